@@ -1,0 +1,1 @@
+"""The nouns of IntelligentScan, and its error tree; no input or output happens here."""

@@ -1,0 +1,104 @@
+"""Registered models, their versions, and what became of a promotion."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from intelligentscan.domain.errors import InvalidArgument
+from intelligentscan.domain.noun import Noun
+
+Stage = Literal["None", "Staging", "Production", "Archived"]
+Enforcement = Literal["prevented", "detected", "advisory"]
+ALIAS_OF_STAGE: dict[Stage, str] = {"Staging": "challenger", "Production": "champion"}
+PREVIOUS = "previous"
+
+
+def stage_from(text: str) -> Stage:
+    """Return the stage a caller means, in any case of letters, or by its alias.
+
+    Raises:
+        InvalidArgument: it is none of Staging, Production and Archived.
+    """
+    words: dict[str, Stage] = {
+        "staging": "Staging",
+        "challenger": "Staging",
+        "production": "Production",
+        "champion": "Production",
+        "archived": "Archived",
+    }
+    try:
+        return words[text.strip().lower()]
+    except KeyError:
+        raise InvalidArgument(
+            f"There is no stage '{text[:40]!s}'.".encode("ascii", "backslashreplace").decode(),
+            next="call promote again with to='Staging', 'Production' or 'Archived'.",
+        ) from None
+
+
+class RegisteredVersion(Noun):
+    """A version of a registered model, as `register_model` answers."""
+
+    status: Literal["registered", "would_register"]
+    name: str
+    version: Annotated[int, Field(description="With dry_run: the number it would get.")]
+    created: Annotated[bool, Field(description="False if this run's model was registered under this name before.")]
+    source_run_id: str
+    model: Annotated[str, Field(description="Name of the logged model; untrusted text.")]
+    model_uri: str
+    manifest_digest: Annotated[str, Field(description="sha256 of the canonical list of the model's files.")]
+    experiment_locked: bool
+    next_experiment: str | None
+    enforcement: Enforcement
+    notes: list[str] = []
+
+
+class VersionRow(Noun):
+    """One version in the answer of `get_model`."""
+
+    version: int
+    stage: Stage
+    aliases: list[str]
+    sealed: bool
+    review: str | None
+    run_id: str | None
+    created: str | None
+    description: str | None
+    reason: str | None
+
+
+class ModelDetails(Noun):
+    """A registered model and its versions, the newest first."""
+
+    name: str
+    description: Annotated[str | None, Field(description="Untrusted text.")]
+    versions: Annotated[
+        list[VersionRow],
+        Field(description="version, stage, aliases, sealed, review, run_id, created, description, reason; untrusted."),
+    ]
+    next_cursor: str | None = None
+    enforcement: Enforcement
+
+
+class GateResult(Noun):
+    """The outcome of one promotion check."""
+
+    gate: str
+    outcome: Literal["pass", "fail", "not_applicable"]
+    detail: str
+    origin: str
+
+
+class PromotionDecision(Noun):
+    """What became of a promotion."""
+
+    status: Literal["promoted", "pending_review", "pending_confirmation", "would_promote", "would_refuse"]
+    name: str
+    version: int
+    stage: Stage
+    aliases: list[str]
+    previous_version: Annotated[int | None, Field(description="The version that was in that stage before.")]
+    gates: Annotated[list[GateResult], Field(description="gate, outcome, detail, origin.")] = []
+    changed: Annotated[bool, Field(description="False if the version was in that stage already.")] = True
+    four_eyes: bool
+    enforcement: Enforcement
+    notes: list[str] = []

@@ -1,0 +1,118 @@
+"""Scans and findings as every face shows them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from intelligentscan.domain.noun import Noun
+from intelligentscan.domain.run import RunStatus
+from intelligentscan.domain.severity import Severity
+
+ScanStatus = Literal["complete", "partial", "failed"]
+FindingState = Literal["new", "persisting", "moved", "fixed", "reopened", "suppressed", "not_comparable", "unmatched"]
+
+
+class Finding(Noun):
+    """One reported weakness, as it is stored with its run. Texts come from the target and the scanner."""
+
+    rule: Annotated[str, Field(description="Canonical rule id, as the scanner names it.")]
+    engine: str
+    severity: Severity
+    severity_source: Annotated[str, Field(description="Where the band came from.")]
+    message: str
+    path: Annotated[str | None, Field(description="Relative to the scanned root, with forward slashes.")] = None
+    line: int | None = None
+    column: int | None = None
+    end_line: int | None = None
+    snippet: str | None = None
+    symbol: str | None = None
+    cwe: list[str] = []
+    fingerprint: Annotated[str, Field(description="sha256 of rule, path, normalised line text and occurrence.")]
+    producer_fingerprints: dict[str, str] = {}
+    suppressed: bool = False
+    baseline_state: str | None = None
+    kind: str = "fail"
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is an open vulnerability: kind fail, not suppressed, not absent."""
+        return self.kind == "fail" and not self.suppressed and self.baseline_state != "absent"
+
+    @property
+    def location(self) -> str:
+        """Where it is, as people write it: path:line."""
+        if self.path is None:
+            return "(no location)"
+        return self.path if self.line is None else f"{self.path}:{self.line}"
+
+
+class EngineCoverage(Noun):
+    """What one engine saw of the target. Exit code 0 is not a clean scan; this is."""
+
+    engine: str
+    version: str
+    status: ScanStatus
+    files_seen: int
+    files_analyzed: int
+    files_failed: int
+    failures: Annotated[list[str], Field(description="path: reason; the first few.")] = []
+    findings: int
+    duration_s: float
+    exit_code: int | None = None
+    network: Annotated[str, Field(description="blocked, or not blocked.")] = "not blocked"
+
+
+class TopFinding(Noun):
+    """One of the worst findings of a scan."""
+
+    rule: str
+    severity: Severity
+    location: str
+    message: str
+
+
+class ScanRun(Noun):
+    """A scan that was logged as a run."""
+
+    run_id: str
+    created: Annotated[bool, Field(description="False if the same key was sent before.")]
+    status: RunStatus
+    scan_status: ScanStatus
+    experiment_id: str
+    experiment: str
+    vulnerabilities_found: int
+    critical_count: int
+    severities: Annotated[dict[str, int], Field(description="Count by critical, high, medium, low, info.")]
+    top_findings: Annotated[
+        list[TopFinding], Field(description="The 10 worst: rule, severity, location, message; untrusted text.")
+    ]
+    report: Annotated[str, Field(description="URI of the report resource.")]
+    baseline_run_id: str | None = None
+    new: int | None = None
+    fixed: int | None = None
+    persisting: int | None = None
+    not_comparable: int | None = None
+    coverage: Annotated[list[EngineCoverage], Field(description="Per engine: seen, analysed, failed.")] = []
+    warnings: list[str] = []
+
+
+class FindingRow(Noun):
+    """One finding in a list."""
+
+    rule: str
+    severity: Severity
+    state: FindingState
+    location: str
+    message: str
+    engine: str
+    cwe: list[str]
+    fingerprint: str
+
+
+class FindingList(Noun):
+    """A page of findings, the worst first."""
+
+    run_id: str
+    total: int
+    findings: Annotated[list[FindingRow], Field(description="Untrusted text in rule, location and message.")]
+    next_cursor: str | None = None

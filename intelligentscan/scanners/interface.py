@@ -1,0 +1,111 @@
+"""What an engine is, and the types that cross the scanning room."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from intelligentscan.domain.scan import EngineCoverage, Finding, ScanStatus
+from intelligentscan.scanners.config import ScanConfig
+
+Progress = Callable[[float, str], Awaitable[None]]
+"""Receives the share done (0 to 1) and a short text of ours (never text from the target)."""
+
+Sarif = dict[str, Any]
+"""A parsed SARIF 2.1.0 log."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFile:
+    """One file to scan: its path relative to the root (forward slashes), size in bytes, whether we can read it."""
+
+    path: str
+    size: int
+    readable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Vcs:
+    """What git plumbing says about the target; all None when it is no git work tree."""
+
+    repository: str | None = None
+    url: str | None = None
+    branch: str | None = None
+    commit: str | None = None
+    dirty: bool | None = None
+    subpath: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A folder, and the one explicit list of files that every engine gets."""
+
+    root: Path
+    files: tuple[TargetFile, ...]
+    skipped: int
+    vcs: Vcs
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineResult:
+    """What one engine found in one target, and what it saw of it."""
+
+    coverage: EngineCoverage
+    findings: tuple[Finding, ...]
+    sarif: Sarif | None
+    stderr: str
+    rules_run: tuple[str, ...]
+    failed_files: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+
+class Engine(Protocol):
+    """One scanner program, run as a child process."""
+
+    name: str
+
+    def suffixes(self) -> frozenset[str]:
+        """Return the file suffixes the engine analyses, such as '.py'."""
+        ...
+
+    async def version(self) -> str:
+        """Return the version of the installed program."""
+        ...
+
+    async def scan(self, target: Target, files: Sequence[TargetFile], config: ScanConfig) -> EngineResult:
+        """Analyse exactly these files of the target.
+
+        Raises:
+            ScanFailed: the engine could not be started or was ended by a limit.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ScanReport:
+    """What a scan produced, whichever way it came: our engines, an imported SARIF file, plain findings."""
+
+    kind: str
+    scanner: str
+    scanner_version: str
+    target: str
+    status: ScanStatus
+    findings: tuple[Finding, ...]
+    coverage: tuple[EngineCoverage, ...] = ()
+    sarif: Sarif = field(default_factory=dict)
+    engine_sarif: dict[str, Sarif] = field(default_factory=dict)
+    engine_stderr: dict[str, str] = field(default_factory=dict)
+    rules_run: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    failed_files: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    config: ScanConfig | None = None
+    vcs: Vcs = field(default_factory=Vcs)
+    duration_s: float = 0.0
+    files_discovered: int = 0
+    files_analyzed: int = 0
+    files_failed: int = 0
+    files_skipped: int = 0
+    bytes: int = 0
+    lines: int = 0
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""The processes that put faces on the services."""

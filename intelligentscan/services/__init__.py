@@ -1,0 +1,1 @@
+"""One use case per method; the only place where steps are put in order."""

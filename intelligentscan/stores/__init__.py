@@ -1,0 +1,1 @@
+"""MLflow's tracking and registry stores, and how they are opened."""

@@ -1,0 +1,1 @@
+"""The MCP face: toolsets, published schemas, answers and errors."""
