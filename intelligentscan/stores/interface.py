@@ -1,0 +1,275 @@
+"""What a store offers to the services, and the types that cross that border.
+
+Every method blocks; services call them through `Lanes`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from intelligentscan.domain.registry import Stage
+from intelligentscan.domain.run import RunStatus
+
+T = TypeVar("T")
+KIND_TAG = "intelligentscan.kind"
+PRODUCT_TAG = "intelligentscan.product"
+IDEMPOTENCY_TAG = "intelligentscan.idempotency"
+ARGUMENTS_TAG = "intelligentscan.arguments"
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentRecord:
+    """An experiment as the store keeps it; times in milliseconds since the epoch."""
+
+    experiment_id: str
+    name: str
+    artifact_location: str
+    deleted: bool
+    tags: dict[str, str]
+    last_update: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run as the store keeps it; times in milliseconds since the epoch."""
+
+    run_id: str
+    run_name: str
+    experiment_id: str
+    status: RunStatus
+    deleted: bool
+    artifact_uri: str
+    start_time: int | None
+    end_time: int | None
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+    model_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MetricValue:
+    """One point of a metric; time in milliseconds since the epoch."""
+
+    key: str
+    value: float
+    time: int
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A caller's key, hashed with person, tool and experiment, and the digest of the other arguments."""
+
+    key: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunDraft:
+    """Everything one call writes to a run. `run_id` None makes a new run."""
+
+    experiment_id: str
+    user: str
+    time: int
+    run_id: str | None = None
+    run_name: str | None = None
+    params: dict[str, str] = field(default_factory=dict)
+    metrics: tuple[MetricValue, ...] = ()
+    tags: dict[str, str] = field(default_factory=dict)
+    artifacts: Path | None = None
+    status: RunStatus | None = None
+    start_time: int | None = None
+    idempotency: Idempotency | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenRun:
+    """The run after a write, and whether the write made it."""
+
+    run: RunRecord
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some rows, and the token of the next page if there is one."""
+
+    rows: tuple[T, ...]
+    next_token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactRecord:
+    """One entry of an artifact folder; size in bytes."""
+
+    path: str
+    folder: bool
+    size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model that a run has logged, and where its files are."""
+
+    name: str
+    uri: str
+    location: str
+    model_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRecord:
+    """One version of a registered model; time in milliseconds since the epoch."""
+
+    name: str
+    version: int
+    stage: Stage
+    aliases: tuple[str, ...]
+    source: str
+    run_id: str | None
+    created: int | None
+    description: str | None
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """A registered model without its versions."""
+
+    name: str
+    description: str | None
+    aliases: dict[str, int]
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class StageMove:
+    """What one promotion changes, done as a whole or not at all."""
+
+    name: str
+    version: int
+    stage: Stage
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class StageMoved:
+    """The version after the move, and the one that it replaced."""
+
+    version: VersionRecord
+    replaced: int | None
+
+
+class TrackingStore(Protocol):
+    """Experiments, runs and artifacts of one MLflow store."""
+
+    def find_experiment(self, name_or_id: str) -> ExperimentRecord | None:
+        """Return the experiment of this name, else of this id, deleted ones too."""
+        ...
+
+    def create_experiment(self, name: str, tags: dict[str, str]) -> tuple[ExperimentRecord, bool]:
+        """Return the experiment of this name and whether this call made it."""
+        ...
+
+    def search_experiments(
+        self, text: str | None, tags: dict[str, str], limit: int, token: str | None
+    ) -> Page[ExperimentRecord]:
+        """Return experiments whose name contains the text, last changed first."""
+        ...
+
+    def write_run(self, draft: RunDraft) -> WrittenRun:
+        """Write the draft as a whole; the winner's run if the idempotency key was used before."""
+        ...
+
+    def get_run(self, run_id: str) -> RunRecord | None:
+        """Return the run of this full id, deleted ones too."""
+        ...
+
+    def runs_by_ids(self, run_ids: Sequence[str]) -> tuple[RunRecord, ...]:
+        """Return the runs of these full ids in one search; missing ones are left out."""
+        ...
+
+    def runs_by_prefix(self, prefix: str, experiment_id: str | None, limit: int) -> tuple[RunRecord, ...]:
+        """Return runs whose id begins with the prefix."""
+        ...
+
+    def search_runs(
+        self, experiment_id: str, filter: str, order_by: Sequence[str], limit: int, token: str | None
+    ) -> Page[RunRecord]:
+        """Return a page of the experiment's runs."""
+        ...
+
+    def metric_history(self, run_id: str, key: str, limit: int) -> tuple[MetricValue, ...]:
+        """Return up to `limit` points of a metric in the order of their steps."""
+        ...
+
+    def list_artifacts(self, run: RunRecord, path: str | None = None) -> tuple[ArtifactRecord, ...]:
+        """Return one level of the run's artifact tree."""
+        ...
+
+    def read_artifact(self, run: RunRecord, path: str, limit: int) -> bytes | None:
+        """Return an artifact's bytes, None if there is none; more than `limit` bytes are refused."""
+        ...
+
+
+class RegistryStore(Protocol):
+    """Logged models, registered models and their versions."""
+
+    stages: bool
+    """Whether the registry has stages beside aliases (Unity Catalog has none)."""
+
+    def model_sources(self, run: RunRecord) -> tuple[ModelSource, ...]:
+        """Return the models that the run has logged, the newest first."""
+        ...
+
+    def model_source(self, uri: str) -> tuple[ModelSource, str] | None:
+        """Return the logged model of a `models:/m-…` or `runs:/…` URI, and the run that it came from."""
+        ...
+
+    def log_pyfunc(
+        self, run: RunRecord, name: str, loader_module: str, data: Path, requirements: list[str]
+    ) -> ModelSource:
+        """Log a pyfunc model that a module of ours loads from a data file."""
+        ...
+
+    def manifest(self, source: ModelSource) -> list[dict[str, object]]:
+        """Return path, size and sha256 of each file of the model, sorted by path."""
+        ...
+
+    def get_model(self, name: str) -> ModelRecord | None:
+        """Return the registered model; prompts are none."""
+        ...
+
+    def get_versions(self, name: str, version: int | None, limit: int, token: str | None) -> Page[VersionRecord]:
+        """Return versions of a registered model, the newest first."""
+        ...
+
+    def create_version(
+        self, name: str, source: ModelSource, run_id: str, description: str | None, tags: dict[str, str]
+    ) -> tuple[VersionRecord, bool]:
+        """Return the version made from this source, and whether this call made it."""
+        ...
+
+    def move_stage(self, move: StageMove) -> StageMoved:
+        """Move stage and alias together; the outgoing Production version is archived and aliased 'previous'."""
+        ...
+
+
+class Stores(Protocol):
+    """The two stores, opened."""
+
+    @property
+    def tracking(self) -> TrackingStore:
+        """Experiments, runs and artifacts."""
+        ...
+
+    @property
+    def registry(self) -> RegistryStore:
+        """Logged and registered models."""
+        ...
+
+    def call(self, use: "Callable[[Stores], T]") -> T:
+        """Run the function on the stores; what goes wrong in them comes out as one of our errors."""
+        ...

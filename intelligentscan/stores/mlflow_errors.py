@@ -1,0 +1,84 @@
+"""What goes wrong inside MLflow, turned into our errors where we meet it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import requests.exceptions
+import sqlalchemy.exc
+from mlflow.exceptions import MlflowException
+
+from intelligentscan.domain.errors import (
+    IntelligentScanError,
+    InvalidArgument,
+    InvalidFilter,
+    NotFound,
+    StoreBroken,
+    StoreError,
+    StoreUnavailable,
+    ValueConflict,
+)
+from intelligentscan.domain.text import untrusted
+
+_UNAVAILABLE = ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED")
+_CHECK = "call again; if it persists, check MLFLOW_TRACKING_URI with 'intelligentscan doctor'."
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn exceptions of MLflow, its database and its HTTP client into ours."""
+    try:
+        yield
+    except IntelligentScanError:
+        raise
+    except MlflowException as exc:
+        raise from_mlflow(exc) from exc
+    except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.TimeoutError) as exc:
+        raise StoreUnavailable(f"The tracking database did not answer: {_first_line(exc)}", next=_CHECK) from exc
+    except sqlalchemy.exc.SQLAlchemyError as exc:
+        raise StoreError(f"The tracking database refused: {_first_line(exc)}", next=_CHECK) from exc
+    except (requests.exceptions.RequestException, ConnectionError, TimeoutError) as exc:
+        raise StoreUnavailable(f"The tracking server did not answer: {_first_line(exc)}", next=_CHECK) from exc
+    except OSError as exc:
+        raise StoreBroken(
+            f"A file of the store cannot be used: {exc.strerror or type(exc).__name__}.",
+            next="check disk space and permissions of INTELLIGENTSCAN_HOME; 'intelligentscan doctor' shows it.",
+        ) from exc
+
+
+def from_mlflow(exc: MlflowException) -> IntelligentScanError:
+    """Return our error for one of MLflow's."""
+    text = _first_line(exc)
+    code = str(exc.error_code)
+    if code in _UNAVAILABLE or "API request to" in str(exc) or "Max retries exceeded" in str(exc):
+        return StoreUnavailable(f"The tracking store did not answer: {text}", next=_CHECK)
+    if code == "INTERNAL_ERROR" and "out-of-date database schema" in str(exc):
+        return StoreBroken(f"The tracking database has another schema: {text}", next="upgrade MLflow's database.")
+    if code == "RESOURCE_DOES_NOT_EXIST":
+        return NotFound(text, next="list what is there with search_experiments, search_runs or get_model.")
+    if "Changing param values is not allowed" in str(exc):
+        return ValueConflict(
+            "A param of this run was logged before with another value; params do not change.",
+            next="log it under another key, or start a new run.",
+            details={"store": text},
+        )
+    if code == "INVALID_PARAMETER_VALUE":
+        return InvalidArgument(f"MLflow refused a value: {text}", next="correct the value named and call again.")
+    if code in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
+        return StoreError(
+            f"The tracking server refused access: {text}", next="check the credentials that MLflow's client uses."
+        )
+    return StoreError(f"MLflow refused: {text}", next=_CHECK)
+
+
+def bad_filter(exc: MlflowException) -> InvalidFilter:
+    """Return the error for a filter or an ordering that MLflow cannot read."""
+    return InvalidFilter(
+        f"MLflow cannot read the filter or ordering: {_first_line(exc)}",
+        next="write filter like \"metrics.accuracy > 0.9 AND params.model = 'rf' AND attributes.status = 'FINISHED'\" "
+        'and order_by like ["metrics.accuracy DESC"].',
+    )
+
+
+def _first_line(exc: Exception) -> str:
+    text = str(exc.args[0] if exc.args else exc) or type(exc).__name__
+    return untrusted(text.strip().split("\n", 1)[0], 300)

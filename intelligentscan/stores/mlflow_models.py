@@ -1,0 +1,147 @@
+"""Models that runs have logged: where they are, what their files are, and how ours are logged."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus, LoggedModelTag
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import append_to_uri_path, is_local_uri
+
+from intelligentscan._digest import sha256_file
+from intelligentscan.domain.errors import NoModel, TooLarge
+from intelligentscan.stores.interface import ModelSource, RunRecord
+from intelligentscan.stores.mlflow_records import run_record
+
+MAX_MODEL_FILES = 20_000
+_MAX_FOLDERS = 50
+_MLMODEL = "MLmodel"
+
+
+class LoggedModels:
+    """Logged models of one tracking store, and the models in run folders that older clients leave."""
+
+    def __init__(self, store: Any, uri: str) -> None:
+        self._store = store
+        self._uri = uri
+
+    def of_run(self, run: RunRecord) -> tuple[ModelSource, ...]:
+        """Return the models that the run has logged, the newest first."""
+        try:
+            page = self._store.search_logged_models([run.experiment_id], f"source_run_id = '{run.run_id}'")
+        except (MlflowException, NotImplementedError):  # servers before 3.0 know no logged models
+            page = []
+        ready = [m for m in page if m.status == LoggedModelStatus.READY]
+        found = tuple(
+            ModelSource(m.name, m.model_uri, m.artifact_location, m.model_id)
+            for m in sorted(ready, key=lambda m: -m.creation_timestamp)
+        )
+        return found or self._in_folders(run)
+
+    def _in_folders(self, run: RunRecord) -> tuple[ModelSource, ...]:
+        repository = get_artifact_repository(run.artifact_uri, tracking_uri=self._uri)
+        folders = [f.path for f in repository.list_artifacts() if f.is_dir][:_MAX_FOLDERS]
+        return tuple(
+            ModelSource(
+                name=folder,
+                uri=f"runs:/{run.run_id}/{folder}",
+                location=append_to_uri_path(run.artifact_uri, folder),
+                model_id=None,
+            )
+            for folder in folders
+            if any(f.path == f"{folder}/{_MLMODEL}" for f in repository.list_artifacts(folder))
+        )
+
+    def at(self, uri: str) -> tuple[ModelSource, str] | None:
+        """Return the logged model of a `models:/m-…` or `runs:/…` URI, and the run that it came from."""
+        if uri.startswith("models:/m-"):
+            try:
+                model = self._store.get_logged_model(uri.removeprefix("models:/"))
+            except MlflowException:
+                return None
+            if model.status != LoggedModelStatus.READY:
+                raise NoModel(
+                    "The logged model was never finished.", next="log the model again, then call register_model."
+                )
+            source = ModelSource(model.name, model.model_uri, model.artifact_location, model.model_id)
+            return source, model.source_run_id or ""
+        run_id, _, path = uri.removeprefix("runs:/").partition("/")
+        try:
+            run = run_record(self._store.get_run(run_id))
+        except MlflowException:
+            return None
+        named = [m for m in self.of_run(run) if m.name == path]
+        return (named[0], run.run_id) if named else None
+
+    def log(self, run: RunRecord, name: str, loader_module: str, data: Path, requirements: list[str]) -> ModelSource:
+        """Log a pyfunc model that a module of ours loads from a data file."""
+        import mlflow.pyfunc
+        from mlflow.models import Model
+
+        model = self._store.create_logged_model(run.experiment_id, name=name, source_run_id=run.run_id)
+        try:
+            with tempfile.TemporaryDirectory(prefix="intelligentscan-") as private:
+                folder = Path(private) / "model"
+                mlflow.pyfunc.save_model(
+                    str(folder),
+                    loader_module=loader_module,
+                    data_path=str(data),
+                    pip_requirements=requirements,
+                    mlflow_model=Model(
+                        artifact_path=model.artifact_location, model_id=model.model_id, run_id=run.run_id
+                    ),
+                )
+                repository = get_artifact_repository(model.artifact_location, tracking_uri=self._uri)
+                repository.log_artifacts(str(folder))
+            self._store.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+            self._store.log_outputs(run.run_id, [LoggedModelOutput(model.model_id, step=0)])
+        except BaseException:
+            self._store.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
+            raise
+        return ModelSource(name, model.model_uri, model.artifact_location, model.model_id)
+
+    def note_version(self, source: ModelSource, name: str, version: int) -> None:
+        """Leave on the logged model the link to its version that MLflow's UI shows."""
+        if source.model_id is None:
+            return
+        model = self._store.get_logged_model(source.model_id)
+        known = json.loads(model.tags.get("mlflow.modelVersions") or "[]")
+        known.append({"name": name, "version": version})
+        self._store.set_logged_model_tags(source.model_id, [LoggedModelTag("mlflow.modelVersions", json.dumps(known))])
+
+    def manifest(self, source: ModelSource) -> list[dict[str, object]]:
+        """Return path, size in bytes and sha256 of each file of the model, sorted by path."""
+        if is_local_uri(source.location):
+            return _manifest(Path(local_file_uri_to_path(source.location)))
+        private = Path(tempfile.mkdtemp(prefix="intelligentscan-"))
+        try:
+            repository = get_artifact_repository(source.location, tracking_uri=self._uri)
+            return _manifest(Path(repository.download_artifacts("", str(private))))
+        finally:
+            shutil.rmtree(private, ignore_errors=True)
+
+
+def _manifest(folder: Path) -> list[dict[str, object]]:
+    entries: list[dict[str, object]] = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() or not (path.is_dir() or path.is_file()):
+            raise NoModel(
+                "The model's folder holds a link or a special file, whose bytes cannot be vouched for.",
+                next="log the model again with plain files only.",
+                details={"file": path.relative_to(folder).as_posix()[:200]},
+            )
+        if path.is_file():
+            name = path.relative_to(folder).as_posix()
+            entries.append({"path": name, "size": path.stat().st_size, "sha256": sha256_file(path)})
+        if len(entries) > MAX_MODEL_FILES:
+            raise TooLarge(f"The model has more than {MAX_MODEL_FILES:,} files.", next="log it as fewer, larger files.")
+    if not any(entry["path"] == _MLMODEL for entry in entries):
+        raise NoModel(
+            "The model's files are gone: its folder holds no MLmodel file.",
+            next="log the model again, then call register_model with the new run.",
+        )
+    return sorted(entries, key=lambda entry: str(entry["path"]))

@@ -1,0 +1,95 @@
+"""Opens the tracking and the registry store that the settings name."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import sqlalchemy
+from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.tracking._model_registry import utils as registry_utils
+from mlflow.tracking._tracking_service import utils as tracking_utils
+from mlflow.utils.uri import is_databricks_unity_catalog_uri
+
+from intelligentscan.settings import Settings, sqlite_path
+from intelligentscan.stores.interface import Stores
+from intelligentscan.stores.mlflow_errors import translated
+from intelligentscan.stores.mlflow_models import LoggedModels
+from intelligentscan.stores.mlflow_registry import MlflowRegistry
+from intelligentscan.stores.mlflow_sqlite import PlannerStatistics, create_if_missing, quicken
+from intelligentscan.stores.mlflow_tracking import MlflowTracking
+from intelligentscan.stores.mlflow_unit import Units
+from intelligentscan.stores.mlflow_write import SqlWriter, StepWriter, index_idempotency
+
+T = TypeVar("T")
+_MIGRATION_LEASE = 0x1A7E_1153
+
+
+class MlflowStores:
+    """Tracking and registry of one MLflow store, opened."""
+
+    def __init__(self, tracking: MlflowTracking, registry: MlflowRegistry) -> None:
+        self.tracking = tracking
+        self.registry = registry
+
+    def call(self, use: "Callable[[Stores], T]") -> T:
+        """Run the function on the stores; what goes wrong in them comes out as one of our errors."""
+        with translated():
+            return use(self)
+
+
+def open_stores(settings: Settings) -> MlflowStores:
+    """Open the stores, creating a SQLite file that does not exist yet.
+
+    Raises:
+        StoreBroken: the SQLite file is there but cannot be used.
+        StoreUnavailable: the database cannot be reached.
+    """
+    with translated():
+        return _open(settings)
+
+
+def _open(settings: Settings) -> MlflowStores:
+    uri = settings.store_uri
+    path = sqlite_path(uri)
+    if path is not None:
+        create_if_missing(path, settings.artifact_root or str(path.parent))
+    tracking_store = _migrated_once(uri, lambda: tracking_utils._get_store(uri, settings.artifact_root))
+    registry_uri = settings.registry_uri or registry_utils._get_default_registry_uri_for_tracking_uri(uri) or uri
+    if (registry_path := sqlite_path(registry_uri)) is not None:
+        registry_uri = f"sqlite:///{registry_path}"
+        create_if_missing(registry_path, str(registry_path.parent / "mlruns"))
+    registry_store = _migrated_once(registry_uri, lambda: registry_utils._get_store(registry_uri, uri))
+    if path is not None:
+        quicken(tracking_store.engine)
+        quicken(registry_store.engine) if registry_uri == uri else None
+
+    statistics = PlannerStatistics(path) if path is not None else None
+    together = [tracking_store] if _is_sql(uri) else []
+    if _is_sql(registry_uri) and registry_uri == uri:
+        together.append(registry_store)
+    units = Units(*together) if together else None
+    registry_units = units if registry_uri == uri else Units(registry_store) if _is_sql(registry_uri) else None
+    if units is not None and index_idempotency(tracking_store.engine):
+        write = SqlWriter(tracking_store, units, uri, statistics).write
+    else:
+        write = StepWriter(tracking_store, uri).write
+    tracking = MlflowTracking(tracking_store, uri, write, statistics.freshen if statistics else None)
+    models = LoggedModels(tracking_store, uri)
+    stages = not is_databricks_unity_catalog_uri(registry_uri)
+    return MlflowStores(tracking, MlflowRegistry(registry_store, models, registry_units, stages))
+
+
+def _is_sql(uri: str) -> bool:
+    return uri.split(":", 1)[0].split("+", 1)[0] in DATABASE_ENGINES
+
+
+def _migrated_once(uri: str, get_store: Callable[[], T]) -> T:
+    """Open a store; on PostgreSQL one process at a time, since the first one makes the schema."""
+    if not uri.startswith(("postgresql", "postgres")):
+        return get_store()
+    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.pool.NullPool)
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"SELECT pg_advisory_lock({_MIGRATION_LEASE})")
+        try:
+            return get_store()
+        finally:
+            connection.exec_driver_sql(f"SELECT pg_advisory_unlock({_MIGRATION_LEASE})")

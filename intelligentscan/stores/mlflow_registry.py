@@ -1,0 +1,185 @@
+"""Registered models and their versions through MLflow's registry store, whatever its backend."""
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, cast
+
+from mlflow.entities.model_registry import ModelVersionTag, RegisteredModelAlias
+from mlflow.exceptions import MlflowException
+from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlRegisteredModel
+from sqlalchemy.orm import Session
+
+from intelligentscan.domain.errors import ModelNotFound, VersionNotFound
+from intelligentscan.domain.registry import ALIAS_OF_STAGE, PREVIOUS, Stage
+from intelligentscan.stores.interface import (
+    ModelRecord,
+    ModelSource,
+    Page,
+    RunRecord,
+    StageMove,
+    StageMoved,
+    VersionRecord,
+)
+from intelligentscan.stores.mlflow_models import LoggedModels
+from intelligentscan.stores.mlflow_unit import Units
+
+_PROMPT_TAG = "mlflow.prompt.is_prompt"
+
+
+class MlflowRegistry:
+    """One registry store.
+
+    Args:
+        store: MLflow's own registry store object.
+        models: the logged models of the tracking store.
+        units: transactions on the registry's database, None if it is behind a server.
+        stages: whether the registry has stages beside aliases.
+    """
+
+    def __init__(self, store: Any, models: LoggedModels, units: Units | None, stages: bool) -> None:
+        self.stages = stages
+        self._store = store
+        self._models = models
+        self._units = units
+
+    def model_sources(self, run: RunRecord) -> tuple[ModelSource, ...]:
+        """Return the models that the run has logged, the newest first."""
+        return self._models.of_run(run)
+
+    def model_source(self, uri: str) -> tuple[ModelSource, str] | None:
+        """Return the logged model of a `models:/m-…` or `runs:/…` URI, and the run that it came from."""
+        return self._models.at(uri)
+
+    def log_pyfunc(
+        self, run: RunRecord, name: str, loader_module: str, data: Path, requirements: list[str]
+    ) -> ModelSource:
+        """Log a pyfunc model that a module of ours loads from a data file."""
+        return self._models.log(run, name, loader_module, data, requirements)
+
+    def manifest(self, source: ModelSource) -> list[dict[str, object]]:
+        """Return path, size and sha256 of each file of the model, sorted by path."""
+        return self._models.manifest(source)
+
+    def get_model(self, name: str) -> ModelRecord | None:
+        """Return the registered model; prompts, which share MLflow's tables, are none."""
+        try:
+            model = self._store.get_registered_model(name)
+        except MlflowException as exc:
+            if exc.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+        if model.tags.get(_PROMPT_TAG, "").lower() == "true":
+            return None
+        return ModelRecord(model.name, model.description or None, _aliases(model.aliases), dict(model.tags))
+
+    def get_versions(self, name: str, version: int | None, limit: int, token: str | None) -> Page[VersionRecord]:
+        """Return versions of a registered model, the newest first."""
+        if version is not None:
+            return Page((self._version(name, version),))
+        model = self.get_model(name)
+        aliases = model.aliases if model else {}
+        found = self._store.search_model_versions(f"name = '{name}'", limit, ["version_number DESC"], token)
+        return Page(tuple(_record(v, aliases) for v in found), found.token or None)
+
+    def create_version(
+        self, name: str, source: ModelSource, run_id: str, description: str | None, tags: dict[str, str]
+    ) -> tuple[VersionRecord, bool]:
+        """Return the version made from this source, and whether this call made it."""
+        with self._atomic() as session:
+            if self.get_model(name) is None:
+                self._store.create_registered_model(name)
+            self._hold(session, name)
+            for there in self.get_versions(name, None, 1000, None).rows:
+                if there.source == source.uri and there.run_id == run_id:
+                    return there, False
+            wanted = [ModelVersionTag(k, v) for k, v in tags.items()]
+            # MLflow resolves `models:/m-…` through the process-wide tracking URI, which is not ours to set.
+            origin = source.location if session is not None else source.uri
+            made = self._store.create_model_version(
+                name, origin, run_id, wanted, None, description, model_id=source.model_id
+            )
+            if session is not None and origin != source.uri:
+                row = session.query(SqlModelVersion).filter_by(name=name, version=made.version)
+                row.update({"source": source.uri})
+            self._models.note_version(source, name, int(made.version))
+            return self._version(name, int(made.version)), True
+
+    def move_stage(self, move: StageMove) -> StageMoved:
+        """Move stage and alias together; the outgoing Production version is archived and aliased 'previous'."""
+        name, version, stage = move.name, move.version, move.stage
+        with self._atomic() as session:
+            self._hold(session, name)
+            before = self._version(name, version)
+            model = self.get_model(name)
+            aliases = model.aliases if model else {}
+            own = ALIAS_OF_STAGE.get(stage)
+            holder = aliases.get(own) if own else None
+            if self.stages and own:
+                holder = holder or self._in_stage(name, stage)
+            replaced = holder if holder != version else None
+            if self.stages and before.stage != stage:
+                self._store.transition_model_version_stage(name, version, stage, own is not None)
+            elif self.stages and replaced is not None:
+                self._store.transition_model_version_stage(name, version, stage, True)
+            if own and aliases.get(own) != version:
+                self._store.set_registered_model_alias(name, own, version)
+            for other in (*ALIAS_OF_STAGE.values(), PREVIOUS):
+                if other != own and aliases.get(other) == version:
+                    self._store.delete_registered_model_alias(name, other)
+            if stage == "Production" and replaced is not None:
+                self._store.set_registered_model_alias(name, PREVIOUS, replaced)
+            for key, value in move.tags.items():
+                self._store.set_model_version_tag(name, version, ModelVersionTag(key, value))
+            return StageMoved(self._version(name, version), replaced)
+
+    def _atomic(self) -> AbstractContextManager[Session | None]:
+        return self._units.unit() if self._units is not None else nullcontext()
+
+    def _hold(self, session: Session | None, name: str) -> None:
+        """Let one act at a time change this model, where the database can."""
+        if session is not None:
+            session.query(SqlRegisteredModel).filter_by(name=name).with_for_update().first()
+
+    def _version(self, name: str, version: int) -> VersionRecord:
+        try:
+            found = self._store.get_model_version(name, version)
+        except MlflowException as exc:
+            if exc.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            if self.get_model(name) is None:
+                raise ModelNotFound(
+                    f"There is no registered model '{name}'.",
+                    next="register one with register_model, or check the name with get_model.",
+                ) from exc
+            raise VersionNotFound(
+                f"The model '{name}' has no version {version}.", next=f"list its versions with get_model name='{name}'."
+            ) from exc
+        model = self.get_model(name)
+        return _record(found, model.aliases if model else {})
+
+    def _in_stage(self, name: str, stage: Stage) -> int | None:
+        latest = self._store.get_latest_versions(name, [stage])
+        return int(latest[0].version) if latest else None
+
+
+def _aliases(found: object) -> dict[str, int]:
+    """Return aliases as name to version; MLflow gives a dict or a list, depending on the backend."""
+    if isinstance(found, dict):
+        return {alias: int(version) for alias, version in found.items()}
+    listed = cast("list[RegisteredModelAlias]", found or [])
+    return {a.alias: int(a.version) for a in listed}
+
+
+def _record(found: Any, aliases: dict[str, int]) -> VersionRecord:
+    version = int(found.version)
+    return VersionRecord(
+        name=found.name,
+        version=version,
+        stage=cast("Stage", found.current_stage or "None"),
+        aliases=tuple(sorted(alias for alias, at in aliases.items() if at == version)),
+        source=found.source,
+        run_id=found.run_id or None,
+        created=found.creation_timestamp,
+        description=found.description or None,
+        tags=dict(found.tags),
+    )

@@ -1,0 +1,275 @@
+"""How a run is written: as one transaction on SQL stores, step by step with repair on others.
+
+The idempotency key is a tag of the run. On SQL stores a partial unique index on it lets one of any
+number of writers win, in whatever process; the others leave nothing and read the winner. Elsewhere
+a writer looks again after creating, and the earliest run wins.
+"""
+
+import logging
+import shutil
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy.exc
+from mlflow.entities import Metric, Param, RunStatus, RunTag, ViewType
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.tracking.dbmodels.models import SqlRun, SqlTag
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
+from sqlalchemy import select
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session
+
+from intelligentscan.domain.errors import IdempotencyConflict, RunNotFinished, RunNotFound
+from intelligentscan.stores.interface import (
+    ARGUMENTS_TAG,
+    IDEMPOTENCY_TAG,
+    Idempotency,
+    RunDraft,
+    RunRecord,
+    WrittenRun,
+)
+from intelligentscan.stores.mlflow_records import run_record
+from intelligentscan.stores.mlflow_sqlite import PlannerStatistics
+from intelligentscan.stores.mlflow_unit import UnitBroken, Units
+
+logger = logging.getLogger(__name__)
+_BATCH = 100
+_BATCH_ENTRIES = 1000
+_WINNER_PATIENCE_S = 10.0
+_INDEX = (
+    f"CREATE UNIQUE INDEX IF NOT EXISTS intelligentscan_idempotency ON tags (value) WHERE key = '{IDEMPOTENCY_TAG}'"
+)
+
+
+def index_idempotency(engine: Engine) -> bool:
+    """Make the index that lets one writer of a key win; tell whether it is there."""
+    try:
+        with engine.begin() as connection:
+            connection.exec_driver_sql(_INDEX)
+    except sqlalchemy.exc.SQLAlchemyError:
+        logger.warning("this account may not add an index; idempotency keys are checked after each write instead")
+        return False
+    return True
+
+
+class SqlWriter:
+    """Writes runs in one transaction."""
+
+    def __init__(self, store: Any, units: Units, uri: str, statistics: PlannerStatistics | None) -> None:
+        self._store = store
+        self._units = units
+        self._steps = StepWriter(store, uri)
+        self._statistics = statistics
+
+    def write(self, draft: RunDraft) -> WrittenRun:
+        """Write the draft as a whole, or nothing of it."""
+        written = self._write(draft)
+        if self._statistics and written.created:
+            self._statistics.after_write()
+        return written
+
+    def _write(self, draft: RunDraft) -> WrittenRun:
+        artifact_uri: str | None = None
+        try:
+            with self._units.unit() as session:
+                if draft.idempotency and (known := self._known(session, draft.idempotency, draft)) is not None:
+                    return WrittenRun(known, created=False)
+                run = self._steps.begin(draft)
+                artifact_uri = run.artifact_uri
+                self._steps.fill(run, draft)
+                if draft.run_id is None:
+                    return WrittenRun(_end_new(session, run, draft), created=True)
+                self._steps.end(run, draft)
+                session.flush()
+                session.expire_all()
+                return WrittenRun(run_record(self._store.get_run(run.run_id)), created=False)
+        except sqlalchemy.exc.IntegrityError:
+            self._remove(draft, artifact_uri)
+            if draft.idempotency is None:
+                raise
+            with self._units.unit() as session:
+                known = self._known(session, draft.idempotency, draft)
+            if known is None:
+                raise
+            return WrittenRun(known, created=False)
+        except UnitBroken:
+            if draft.run_id is None:
+                self._remove(draft, artifact_uri)
+                raise
+            return self._steps.write(draft)
+        except BaseException:
+            self._remove(draft, artifact_uri)
+            raise
+
+    def _known(self, session: Session, key: Idempotency, draft: RunDraft) -> RunRecord | None:
+        """Return the run that this key was used for before."""
+        tag, value = _marker(key, draft)
+        query = select(SqlTag.run_uuid).where(SqlTag.key == tag)
+        query = query.where(SqlTag.value == value if draft.run_id is None else SqlTag.run_uuid == draft.run_id)
+        run_id = session.execute(query).scalar()
+        if run_id is None:
+            return None
+        run = run_record(self._store.get_run(run_id))
+        _check_arguments(run, key, draft)
+        return run
+
+    def _remove(self, draft: RunDraft, artifact_uri: str | None) -> None:
+        """Remove the artifacts of a run that was not kept."""
+        if draft.run_id is None and artifact_uri is not None and is_local_uri(artifact_uri):
+            shutil.rmtree(Path(local_file_uri_to_path(artifact_uri)).parent, ignore_errors=True)
+
+
+class StepWriter:
+    """Writes runs call by call, for servers that offer no transaction."""
+
+    def __init__(self, store: Any, uri: str) -> None:
+        self._store = store
+        self._uri = uri
+
+    def write(self, draft: RunDraft) -> WrittenRun:
+        """Write the draft; a repeated key completes or returns the run that it was used for before."""
+        key = draft.idempotency
+        if key is not None and (known := self._winner(draft, key)) is not None:
+            return WrittenRun(self._completed(known, draft), created=False)
+        run = self.begin(draft)
+        try:
+            if key is not None and draft.run_id is None:
+                winner = self._winner(draft, key)
+                if winner is not None and winner.run_id != run.run_id:
+                    self._discard(run.run_id)
+                    return WrittenRun(self._awaited(winner), created=False)
+            self.fill(run, draft)
+            self.end(run, draft)
+        except Exception:
+            if draft.run_id is None and key is None:
+                self._discard(run.run_id)
+            raise
+        return WrittenRun(run_record(self._store.get_run(run.run_id)), created=draft.run_id is None)
+
+    def begin(self, draft: RunDraft) -> RunRecord:
+        """Create the run, or check the one that is there."""
+        if draft.run_id is not None:
+            run = run_record(self._store.get_run(draft.run_id))
+            if run.deleted:
+                raise RunNotFound("The run was deleted.", next="start a new run: call log_run without run_id.")
+            if run.experiment_id != draft.experiment_id:
+                raise RunNotFinished(
+                    f"The run belongs to experiment {run.experiment_id}, not to {draft.experiment_id}.",
+                    next=f"call again with experiment='{run.experiment_id}'.",
+                )
+            return run
+        tags = dict(draft.tags)
+        if draft.idempotency is not None:
+            tags |= {IDEMPOTENCY_TAG: draft.idempotency.key, ARGUMENTS_TAG: draft.idempotency.arguments}
+        return run_record(
+            self._store.create_run(
+                experiment_id=draft.experiment_id,
+                user_id=draft.user,
+                start_time=draft.start_time or draft.time,
+                tags=[RunTag(k, v) for k, v in tags.items()],
+                run_name=draft.run_name or "",
+            )
+        )
+
+    def fill(self, run: RunRecord, draft: RunDraft) -> None:
+        """Log params, metrics, late tags and artifacts."""
+        params = [Param(k, v) for k, v in draft.params.items()]
+        metrics = [Metric(m.key, m.value, m.time, m.step) for m in draft.metrics]
+        tags: list[RunTag] = []
+        if draft.run_id is not None:
+            tags = [RunTag(k, v) for k, v in draft.tags.items()]
+            if draft.idempotency is not None:
+                tag, value = _marker(draft.idempotency, draft)
+                tags.append(RunTag(tag, value))
+        while params or metrics or tags:
+            now = metrics[: _BATCH_ENTRIES - 2 * _BATCH], params[:_BATCH], tags[:_BATCH]
+            self._store.log_batch(run.run_id, metrics=now[0], params=now[1], tags=now[2])
+            metrics, params, tags = metrics[len(now[0]) :], params[_BATCH:], tags[_BATCH:]
+        if draft.artifacts is not None:
+            get_artifact_repository(run.artifact_uri, tracking_uri=self._uri).log_artifacts(str(draft.artifacts))
+
+    def end(self, run: RunRecord, draft: RunDraft) -> None:
+        """Set the status that the draft names."""
+        if draft.status is None or (draft.status == "RUNNING" and draft.run_id is None):
+            return
+        ended = None if draft.status in ("RUNNING", "SCHEDULED") else draft.time
+        self._store.update_run_info(run.run_id, RunStatus.from_string(draft.status), ended, None)
+
+    def _winner(self, draft: RunDraft, key: Idempotency) -> RunRecord | None:
+        tag, value = _marker(key, draft)
+        found = self._store.search_runs(
+            [draft.experiment_id], f"tags.`{tag}` = '{value}'", ViewType.ACTIVE_ONLY, 50, ["attributes.start_time ASC"]
+        )
+        runs = sorted((run_record(r) for r in found), key=lambda r: (r.start_time or 0, r.run_id))
+        if draft.run_id is not None:
+            runs = [r for r in runs if r.run_id == draft.run_id]
+        if not runs:
+            return None
+        if draft.run_id is not None or runs[0].tags.get(ARGUMENTS_TAG) is not None:
+            _check_arguments(runs[0], key, draft)
+        return runs[0]
+
+    def _completed(self, known: RunRecord, draft: RunDraft) -> RunRecord:
+        """Send the payload again to a run that an earlier attempt left unfinished."""
+        if draft.run_id is not None or known.status == draft.status:
+            return known
+        known = self._awaited(known)
+        if known.status != "RUNNING" or draft.status is None:
+            return known
+        self.fill(known, _timed_as(known, draft))
+        self.end(known, draft)
+        return run_record(self._store.get_run(known.run_id))
+
+    def _awaited(self, run: RunRecord) -> RunRecord:
+        """Give the writer of a run some seconds to finish it."""
+        patience = time.monotonic() + _WINNER_PATIENCE_S
+        while run.status == "RUNNING" and time.monotonic() < patience:
+            time.sleep(0.2)
+            run = run_record(self._store.get_run(run.run_id))
+        return run
+
+    def _discard(self, run_id: str) -> None:
+        with suppress(Exception):  # the error that led here matters more
+            self._store.update_run_info(run_id, RunStatus.KILLED, int(time.time() * 1000), None)
+            self._store.delete_run(run_id)
+
+
+def _end_new(session: Session, run: RunRecord, draft: RunDraft) -> RunRecord:
+    """Set the status of a run made in this unit, and return it as it will be, without reading it again."""
+    latest = {m.key: m.value for m in sorted(draft.metrics, key=lambda m: (m.step, m.time, m.value))}
+    filled = replace(run, params=dict(draft.params), metrics=latest)
+    if draft.status in (None, "RUNNING"):
+        return filled
+    row = session.get_one(SqlRun, run.run_id)
+    row.status, row.end_time = draft.status, draft.time
+    return replace(filled, status=draft.status or "RUNNING", end_time=draft.time)
+
+
+def _marker(key: Idempotency, draft: RunDraft) -> tuple[str, str]:
+    """Return the tag that marks a key as used: on a new run the key itself, on a given run one tag per key."""
+    if draft.run_id is None:
+        return IDEMPOTENCY_TAG, key.key
+    return f"{IDEMPOTENCY_TAG}.{key.key[:32]}", key.arguments
+
+
+def _check_arguments(run: RunRecord, key: Idempotency, draft: RunDraft) -> None:
+    tag = ARGUMENTS_TAG if draft.run_id is None else _marker(key, draft)[0]
+    if run.tags.get(tag) != key.arguments:
+        raise IdempotencyConflict(
+            f"This idempotency_key was used for run {run.run_id} with other arguments.",
+            next="repeat the first call's arguments to get its result, or use a new idempotency_key.",
+            details={"run_id": run.run_id},
+        )
+
+
+def _timed_as(known: RunRecord, draft: RunDraft) -> RunDraft:
+    """Return the draft with its metrics at the known run's start, so that a point sent twice is one point."""
+    if known.start_time is None:
+        return draft
+    sent = draft.start_time or draft.time
+    metrics = tuple(replace(m, time=known.start_time) if m.time == sent else m for m in draft.metrics)
+    return replace(draft, metrics=metrics)
