@@ -1,3 +1,24 @@
 """IntelligentScan: track, compare, register and govern MLflow runs, models and scans by conversation."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+__all__ = ["compare_runs", "create_experiment", "log_scan_run", "promote", "register_model", "use"]
+
+if TYPE_CHECKING:
+    from intelligentscan.api import (
+        compare_runs,
+        create_experiment,
+        log_scan_run,
+        promote,
+        register_model,
+        use,
+    )
+
+
+def __getattr__(name: str) -> Any:
+    """Import the Python face when one of its names is first used: the server does not need it."""
+    if name in __all__:
+        return getattr(importlib.import_module("intelligentscan.api"), name)
+    raise AttributeError(f"module 'intelligentscan' has no attribute {name!r}")

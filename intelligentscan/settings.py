@@ -100,8 +100,8 @@ class Settings(BaseSettings):
 
     @property
     def embedded(self) -> bool:
-        """Whether runs go to the SQLite store in INTELLIGENTSCAN_HOME."""
-        return self.tracking_uri is None
+        """Whether runs go to the SQLite store in INTELLIGENTSCAN_HOME, chosen by default or named in full."""
+        return sqlite_path(self.store_uri) == self.home / EMBEDDED_STORE
 
     @property
     def store_uri(self) -> str:
@@ -120,7 +120,7 @@ class Settings(BaseSettings):
     @property
     def artifact_root(self) -> str | None:
         """Where new experiments of a SQLite store keep their artifacts: an absolute path beside the file."""
-        if self.tracking_uri is None:
+        if self.embedded:
             return str(self.home / "artifacts")
         path = sqlite_path(self.store_uri)
         return str(path.parent / "mlruns") if path is not None else None

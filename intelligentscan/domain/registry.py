@@ -44,8 +44,8 @@ class RegisteredVersion(Noun):
     created: Annotated[bool, Field(description="False if this run's model was registered under this name before.")]
     source_run_id: str
     model: Annotated[str, Field(description="Name of the logged model; untrusted text.")]
-    model_uri: str
-    manifest_digest: Annotated[str, Field(description="sha256 of the canonical list of the model's files.")]
+    model_uri: str | None
+    manifest_digest: Annotated[str | None, Field(description="sha256 of the canonical list of the model's files.")]
     experiment_locked: bool
     next_experiment: str | None
     enforcement: Enforcement

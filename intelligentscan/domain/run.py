@@ -69,7 +69,7 @@ class RunDetails(Noun):
     metric_history: Annotated[dict[str, list[MetricPoint]], Field(description="For the metrics asked for.")] = {}
     tags: Annotated[dict[str, str], Field(description="Untrusted text.")]
     artifacts: Annotated[list[ArtifactRow], Field(description="The root of the artifact tree.")]
-    models: Annotated[list[str], Field(description="Names of models that register_model can take.")] = []
+    models: Annotated[list[str], Field(description="URIs that register_model takes as model_uri.")] = []
     start_time: str | None
     end_time: str | None
     user: Annotated[str | None, Field(description="Untrusted text.")]

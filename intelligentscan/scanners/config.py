@@ -12,6 +12,8 @@ from intelligentscan.domain.text import untrusted
 
 MAX_CONFIG_BYTES = 256 * 1024
 KNOWN_ENGINES = ("bandit", "ruff")
+FINDING_COLUMNS = ("repo_path", "rule", "engine", "severity", "path", "line", "message", "fingerprint")
+"""What a configuration returns for each finding when it is used as a model."""
 Rule = Annotated[str, Field(pattern=r"^[A-Z]{1,6}[0-9]{0,6}$")]
 
 

@@ -1,5 +1,6 @@
 """What an engine is, and the types that cross the scanning room."""
 
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,17 +12,39 @@ from intelligentscan.scanners.config import ScanConfig
 Progress = Callable[[float, str], Awaitable[None]]
 """Receives the share done (0 to 1) and a short text of ours (never text from the target)."""
 
+FilesDone = Callable[[int], Awaitable[None]]
+"""Receives how many more files an engine is through with."""
+
 Sarif = dict[str, Any]
 """A parsed SARIF 2.1.0 log."""
 
 
 @dataclass(frozen=True, slots=True)
 class TargetFile:
-    """One file to scan: its path relative to the root (forward slashes), size in bytes, whether we can read it."""
+    """One file to scan.
+
+    Attributes:
+        path: relative to the root, with forward slashes, as the system gives it (bytes that are no UTF-8: surrogates).
+        size: in bytes.
+        readable: whether we could read it.
+        reason: why we could not; empty if we could.
+        copy: the private copy that engines read; None if there is none.
+        lines: number of lines of the copy.
+        suppressions: whether it has a word that may silence a rule, such as nosec or noqa.
+    """
 
     path: str
     size: int
     readable: bool = True
+    reason: str = ""
+    copy: Path | None = None
+    lines: int = 0
+    suppressions: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The path as results write it: always valid UTF-8."""
+        return os.fsencode(self.path).decode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +61,22 @@ class Vcs:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A folder, and the one explicit list of files that every engine gets."""
+    """A folder, and the one explicit list of files that every engine gets.
+
+    Attributes:
+        root: real absolute path of the folder.
+        files: every regular file that may be read, in the order of their paths.
+        skipped: links, special files and credentials, which are never read.
+        workspace: a private folder for the copies of the files and for what engines write.
+        unreadable_folders: folders whose files nobody could list.
+        warnings: what was left out on purpose.
+    """
 
     root: Path
     files: tuple[TargetFile, ...]
     skipped: int
-    vcs: Vcs
+    workspace: Path
+    unreadable_folders: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -73,11 +106,14 @@ class Engine(Protocol):
         """Return the version of the installed program."""
         ...
 
-    async def scan(self, target: Target, files: Sequence[TargetFile], config: ScanConfig) -> EngineResult:
+    async def scan(
+        self, target: Target, files: Sequence[TargetFile], config: ScanConfig, on_files_done: FilesDone
+    ) -> EngineResult:
         """Analyse exactly these files of the target.
 
         Raises:
-            ScanFailed: the engine could not be started or was ended by a limit.
+            InvalidArgument: the configuration selects no rule that this engine has.
+            ScanFailed: the engine could not be started, or a limit ended it before it analysed any file.
         """
         ...
 

@@ -120,6 +120,29 @@ class ModelSource:
 
 
 @dataclass(frozen=True, slots=True)
+class PyfuncModel:
+    """A model that a module of ours loads from a data file.
+
+    Attributes:
+        name: name of the logged model.
+        loader_module: module whose `_load_pyfunc` reads the data file.
+        data: the data file.
+        requirements: pinned packages that the module needs.
+        inputs: column names and MLflow types that the model takes.
+        outputs: column names and MLflow types that it returns.
+        example: one row of input.
+    """
+
+    name: str
+    loader_module: str
+    data: Path
+    requirements: tuple[str, ...]
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    example: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
 class VersionRecord:
     """One version of a registered model; time in milliseconds since the epoch."""
 
@@ -228,9 +251,11 @@ class RegistryStore(Protocol):
         """Return the logged model of a `models:/m-…` or `runs:/…` URI, and the run that it came from."""
         ...
 
-    def log_pyfunc(
-        self, run: RunRecord, name: str, loader_module: str, data: Path, requirements: list[str]
-    ) -> ModelSource:
+    def runs_with_models(self, experiment_id: str, limit: int) -> tuple[str, ...]:
+        """Return ids of runs of the experiment that have logged a model, the newest first."""
+        ...
+
+    def log_pyfunc(self, run: RunRecord, model: PyfuncModel) -> ModelSource:
         """Log a pyfunc model that a module of ours loads from a data file."""
         ...
 

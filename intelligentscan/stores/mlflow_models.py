@@ -14,7 +14,7 @@ from mlflow.utils.uri import append_to_uri_path, is_local_uri
 
 from intelligentscan._digest import sha256_file
 from intelligentscan.domain.errors import NoModel, TooLarge
-from intelligentscan.stores.interface import ModelSource, RunRecord
+from intelligentscan.stores.interface import ModelSource, PyfuncModel, RunRecord
 from intelligentscan.stores.mlflow_records import run_record
 
 MAX_MODEL_FILES = 20_000
@@ -77,23 +77,41 @@ class LoggedModels:
         named = [m for m in self.of_run(run) if m.name == path]
         return (named[0], run.run_id) if named else None
 
-    def log(self, run: RunRecord, name: str, loader_module: str, data: Path, requirements: list[str]) -> ModelSource:
-        """Log a pyfunc model that a module of ours loads from a data file."""
-        import mlflow.pyfunc
-        from mlflow.models import Model
+    def runs_with_models(self, experiment_id: str, limit: int) -> tuple[str, ...]:
+        """Return ids of runs of the experiment that have logged a model, the newest first."""
+        try:
+            newest = [{"field_name": "creation_timestamp", "ascending": False}]
+            page = self._store.search_logged_models([experiment_id], max_results=50, order_by=newest)
+        except (MlflowException, NotImplementedError):
+            return ()
+        runs = (m.source_run_id for m in page if m.source_run_id and m.status == LoggedModelStatus.READY)
+        return tuple(dict.fromkeys(runs))[:limit]
 
-        model = self._store.create_logged_model(run.experiment_id, name=name, source_run_id=run.run_id)
+    def log(self, run: RunRecord, wanted: PyfuncModel) -> ModelSource:
+        """Log a pyfunc model that a module of ours loads from a data file."""
+        import mlflow.pyfunc  # half a second that only this call needs
+        import pandas as pd
+        from mlflow.models import Model, ModelSignature
+        from mlflow.types import ColSpec, Schema
+
+        signature = ModelSignature(
+            inputs=Schema([ColSpec(type=t, name=n) for n, t in wanted.inputs.items()]),
+            outputs=Schema([ColSpec(type=t, name=n) for n, t in wanted.outputs.items()]),
+        )
+        model = self._store.create_logged_model(run.experiment_id, name=wanted.name, source_run_id=run.run_id)
         try:
             with tempfile.TemporaryDirectory(prefix="intelligentscan-") as private:
                 folder = Path(private) / "model"
                 mlflow.pyfunc.save_model(
                     str(folder),
-                    loader_module=loader_module,
-                    data_path=str(data),
-                    pip_requirements=requirements,
+                    loader_module=wanted.loader_module,
+                    data_path=str(wanted.data),
+                    pip_requirements=list(wanted.requirements),
                     mlflow_model=Model(
                         artifact_path=model.artifact_location, model_id=model.model_id, run_id=run.run_id
                     ),
+                    signature=signature,
+                    input_example=pd.DataFrame([wanted.example]),
                 )
                 repository = get_artifact_repository(model.artifact_location, tracking_uri=self._uri)
                 repository.log_artifacts(str(folder))
@@ -102,7 +120,7 @@ class LoggedModels:
         except BaseException:
             self._store.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
             raise
-        return ModelSource(name, model.model_uri, model.artifact_location, model.model_id)
+        return ModelSource(wanted.name, model.model_uri, model.artifact_location, model.model_id)
 
     def note_version(self, source: ModelSource, name: str, version: int) -> None:
         """Leave on the logged model the link to its version that MLflow's UI shows."""

@@ -1,7 +1,6 @@
 """Registered models and their versions through MLflow's registry store, whatever its backend."""
 
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any, cast
 
 from mlflow.entities.model_registry import ModelVersionTag, RegisteredModelAlias
@@ -15,6 +14,7 @@ from intelligentscan.stores.interface import (
     ModelRecord,
     ModelSource,
     Page,
+    PyfuncModel,
     RunRecord,
     StageMove,
     StageMoved,
@@ -50,11 +50,13 @@ class MlflowRegistry:
         """Return the logged model of a `models:/m-…` or `runs:/…` URI, and the run that it came from."""
         return self._models.at(uri)
 
-    def log_pyfunc(
-        self, run: RunRecord, name: str, loader_module: str, data: Path, requirements: list[str]
-    ) -> ModelSource:
+    def runs_with_models(self, experiment_id: str, limit: int) -> tuple[str, ...]:
+        """Return ids of runs of the experiment that have logged a model, the newest first."""
+        return self._models.runs_with_models(experiment_id, limit)
+
+    def log_pyfunc(self, run: RunRecord, model: PyfuncModel) -> ModelSource:
         """Log a pyfunc model that a module of ours loads from a data file."""
-        return self._models.log(run, name, loader_module, data, requirements)
+        return self._models.log(run, model)
 
     def manifest(self, source: ModelSource) -> list[dict[str, object]]:
         """Return path, size and sha256 of each file of the model, sorted by path."""

@@ -19,7 +19,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.store.tracking.dbmodels.models import SqlRun, SqlTag
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
@@ -108,7 +108,7 @@ class SqlWriter:
     def _known(self, session: Session, key: Idempotency, draft: RunDraft) -> RunRecord | None:
         """Return the run that this key was used for before."""
         tag, value = _marker(key, draft)
-        query = select(SqlTag.run_uuid).where(SqlTag.key == tag)
+        query: Select[Any] = select(SqlTag.run_uuid).where(SqlTag.key == tag)
         query = query.where(SqlTag.value == value if draft.run_id is None else SqlTag.run_uuid == draft.run_id)
         run_id = session.execute(query).scalar()
         if run_id is None:
@@ -244,7 +244,7 @@ def _end_new(session: Session, run: RunRecord, draft: RunDraft) -> RunRecord:
     filled = replace(run, params=dict(draft.params), metrics=latest)
     if draft.status in (None, "RUNNING"):
         return filled
-    row = session.get_one(SqlRun, run.run_id)
+    row: Any = session.get_one(SqlRun, run.run_id)
     row.status, row.end_time = draft.status, draft.time
     return replace(filled, status=draft.status or "RUNNING", end_time=draft.time)
 

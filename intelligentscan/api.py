@@ -1,0 +1,234 @@
+"""The Python face: the five verbs and `use()`, for scripts and notebooks, on the same services.
+
+Every function blocks until its answer is there and works from synchronous code, from a notebook's
+running event loop and from several threads; the services run on one event loop in a thread of ours.
+"""
+
+import atexit
+import functools
+import os
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from intelligentscan.app import Services, build
+from intelligentscan.domain.comparison import RunComparison
+from intelligentscan.domain.errors import InvalidArgument
+from intelligentscan.domain.experiment import Experiment
+from intelligentscan.domain.registry import PromotionDecision, RegisteredVersion
+from intelligentscan.domain.scan import ScanRun
+from intelligentscan.settings import Settings
+from intelligentscan.store_environment import exports
+
+T = TypeVar("T")
+_starting = threading.Lock()
+_stack = ExitStack()
+_portal: BlockingPortal | None = None
+
+
+def create_experiment(
+    name: str,
+    *,
+    description: str | None = None,
+    tags: Mapping[str, object] | None = None,
+    product: str | None = None,
+) -> Experiment:
+    """Return the experiment of this name, making it if there is none; `str()` of it is its id.
+
+    Raises:
+        InvalidName: the name has invisible characters or is too long.
+        ExperimentDeleted: a deleted experiment has this name.
+    """
+    return _run(
+        lambda s: s.experiments.create(
+            name, description=description, tags=dict(tags) if tags else None, product=product
+        )
+    )
+
+
+def log_scan_run(
+    experiment: str | Experiment,
+    *,
+    sarif_path: str | os.PathLike[str] | None = None,
+    sarif: Mapping[str, Any] | None = None,
+    findings: Sequence[Mapping[str, Any]] | None = None,
+    repo_path: str | os.PathLike[str] | None = None,
+    scanner: str | None = None,
+    scanner_version: str | None = None,
+    params: Mapping[str, object] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    tags: Mapping[str, object] | None = None,
+    baseline: str | None = None,
+    idempotency_key: str | None = None,
+) -> ScanRun:
+    """Log the result of any scanner as a run: a SARIF file, a SARIF dict, or a list of findings.
+
+    Raises:
+        SarifInvalid: the document is not SARIF 2.1.0.
+        ExperimentNotFound: there is no such experiment.
+    """
+    return _run(
+        lambda s: s.scans.log(
+            str(experiment),
+            sarif_path=os.fspath(sarif_path) if sarif_path is not None else None,
+            sarif=dict(sarif) if sarif is not None else None,
+            findings=[dict(f) for f in findings] if findings is not None else None,
+            repo_path=os.fspath(repo_path) if repo_path is not None else None,
+            scanner=scanner,
+            scanner_version=scanner_version,
+            params=dict(params) if params else None,
+            metrics=dict(metrics) if metrics else None,
+            tags=dict(tags) if tags else None,
+            baseline=baseline,
+            idempotency_key=idempotency_key,
+        )
+    )
+
+
+def compare_runs(
+    run_ids: Sequence[str] | None = None,
+    *,
+    experiment: str | Experiment | None = None,
+    top_k: int | None = None,
+    order_by: str | None = None,
+    metrics: Sequence[str] | None = None,
+    only_differences: bool = True,
+    response_format: Literal["concise", "detailed"] = "detailed",
+) -> RunComparison:
+    """Compare 2 to 100 runs, or the first `top_k` of an experiment.
+
+    Raises:
+        RunNotFound: a run is not there.
+    """
+    return _run(
+        lambda s: s.comparisons.compare(
+            run_ids=list(run_ids) if run_ids is not None else None,
+            experiment=str(experiment) if experiment is not None else None,
+            top_k=top_k,
+            order_by=order_by,
+            metrics=metrics,
+            only_differences=only_differences,
+            response_format=response_format,
+        )
+    )
+
+
+def register_model(
+    run_id: str | None = None,
+    model_name: str | None = None,
+    *,
+    name: str | None = None,
+    model_uri: str | None = None,
+    model_path: str | None = None,
+    description: str | None = None,
+    tags: Mapping[str, object] | None = None,
+    dry_run: bool = False,
+) -> RegisteredVersion:
+    """Register a run's logged model, or a scan's configuration, as the next version of a name.
+
+    Args:
+        run_id: full id of the run.
+        model_name: name of the registered model; `name` is the same.
+        name: the same as `model_name`.
+        model_uri: `models:/m-…` or `runs:/RUN/PATH`, instead of `run_id`.
+        model_path: which of the run's models, by its name.
+        description: text for the version.
+        tags: tags for the version.
+        dry_run: only say what would be registered.
+
+    Raises:
+        NoModel: the run has no model.
+        RunNotFinished: the run is still running or failed.
+    """
+    chosen = _one("model_name", model_name, "name", name)
+    return _run(
+        lambda s: s.registry.register(
+            chosen,
+            run_id=run_id,
+            model_uri=model_uri,
+            model_path=model_path,
+            description=description,
+            tags=dict(tags) if tags else None,
+            dry_run=dry_run,
+        )
+    )
+
+
+def promote(
+    name: str,
+    version: int | str,
+    to: str | None = None,
+    *,
+    stage: str | None = None,
+    reason: str | None = None,
+    dry_run: bool = False,
+) -> PromotionDecision:
+    """Move a version to Staging, Production or Archived; `stage` is the same as `to`.
+
+    Raises:
+        VersionNotFound: the model has no such version.
+        InvalidArgument: no such stage, or no reason for Production.
+    """
+    target = _one("to", to, "stage", stage)
+    try:
+        number = int(version)
+    except ValueError as exc:
+        raise InvalidArgument("version is no number.", next="give the version as a whole number.") from exc
+    return _run(lambda s: s.registry.promote(name, number, target, reason=reason, dry_run=dry_run))
+
+
+def use(store: str | os.PathLike[str] | None = None) -> str:
+    """Point plain `mlflow` in this process at our store, and return its tracking URI.
+
+    Args:
+        store: a tracking URI, or the path of a SQLite file; the store of the settings if None.
+    """
+    given: dict[str, Any] = {}
+    if store is not None:
+        text = os.fspath(store)
+        given["tracking_uri"] = text if "://" in text or text == "databricks" else f"sqlite:///{Path(text).absolute()}"
+    settings = Settings.load(**given)
+    os.environ.update(exports(settings))
+    _run(_opened)
+    import mlflow
+
+    mlflow.set_tracking_uri(settings.store_uri)
+    mlflow.set_registry_uri(settings.registry_uri or settings.store_uri)
+    return settings.store_uri
+
+
+async def _opened(services: Services) -> None:
+    await services.store.read(lambda s: None)
+
+
+def _one(first: str, a: str | None, second: str, b: str | None) -> str:
+    if (a is None) == (b is None):
+        raise InvalidArgument(f"Give either {first} or {second}.", next=f"call again with {first} set.")
+    return a if a is not None else str(b)
+
+
+def _run(call: Callable[[Services], Awaitable[T]]) -> T:
+    services = _services(Settings.load())
+
+    async def job() -> T:
+        return await call(services)
+
+    return _event_loop().call(job)
+
+
+@functools.lru_cache(maxsize=8)
+def _services(settings: Settings) -> Services:
+    return build(settings, anywhere=True)
+
+
+def _event_loop() -> BlockingPortal:
+    global _portal
+    with _starting:
+        if _portal is None:
+            _portal = _stack.enter_context(start_blocking_portal())
+            atexit.register(_stack.close)
+    return _portal

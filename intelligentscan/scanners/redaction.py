@@ -1,0 +1,334 @@
+"""Redaction: passwords and keys that findings repeat are taken out before anything is stored or shown.
+
+Three things happen to a document. Findings about a password lose every literal, every fix and every
+hash they carry. The values they named are then taken out of all other text. And literals given to
+password-like names go from every snippet, whether or not a rule looked for them. What cannot be
+recognised this way (a password nobody reported, under a harmless name) stays: redaction lowers the
+risk of a report, it does not make one public.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from intelligentscan.domain.errors import SarifInvalid
+from intelligentscan.domain.scan import Finding
+from intelligentscan.scanners.fingerprint import Sighting, fingerprints
+from intelligentscan.scanners.interface import Sarif
+from intelligentscan.scanners.sarif_rules import (
+    RuleBook,
+    RuleFacts,
+    as_object,
+    is_secret_result,
+    objects,
+    text_of,
+    whole,
+)
+from intelligentscan.scanners.sarif_uris import UriResolver, spellings
+from intelligentscan.scanners.secret_text import (
+    REDACTED,
+    Secrets,
+    values_in_code,
+    values_in_message,
+    without_literals,
+    without_named_literals,
+    without_quoted,
+    without_tokens,
+    without_userinfo,
+    without_value,
+)
+from intelligentscan.scanners.severity_map import canonical_rule
+from intelligentscan.scanners.source_lines import SourceLines
+
+MAX_DEPTH = 200
+_MAX_TEXT = 100_000
+_MAX_REGION_LINES = 50
+_CODE = frozenset({"snippet", "contents", "insertedContent"})
+_EXEMPT = frozenset(
+    ("$schema", "version", "semanticVersion", "uri", "uriBaseId", "helpUri", "informationUri", "downloadUri")
+    + ("repositoryUri", "ruleId", "id", "guid", "level", "kind", "baselineState", "status", "mimeType", "encoding")
+    + ("sourceLanguage", "language", "columnKind", "correlationGuid", "revisionId", "branch", "startTimeUtc")
+    + ("endTimeUtc", "timeUtc", "fullyQualifiedName", "severity", "issue_severity", "issue_confidence")
+)
+_DROPPED_FROM_SECRETS = frozenset(
+    {"fixes", "fingerprints", "partialFingerprints", "attachments", "webRequest", "webResponse", "graphs", "stacks"}
+)
+_KEPT_PROPERTIES = frozenset(
+    ("tags", "cwe", "CWE", "cwes", "cwe_id", "precision", "confidence", "issue_confidence", "issue_severity")
+    + ("severity", "security-severity", "problem.severity")
+)
+_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "x-auth-token"})
+_PERSONAL = frozenset({"author", "email", "committer", "commitmessage", "date", "message", "commitsha"})
+
+
+def is_personal(key: str, value: str) -> bool:
+    """Tell whether an entry of a result's fingerprints is about a person or a commit instead of the finding."""
+    return "@" in value or key.lower().replace("_", "").replace("-", "") in _PERSONAL
+
+
+def secret_message(text: str, *, only_secrets: bool) -> str:
+    """Return the message of a finding about a password without what it repeats."""
+    return without_tokens(text) if only_secrets else without_quoted(text)
+
+
+def secret_code(text: str, *, only_secrets: bool) -> str:
+    """Return the source of a finding about a password without its value; secret scanners also report unquoted ones."""
+    return without_value(text) if only_secrets else without_literals(text)
+
+
+def collect_secrets(document: Sarif, *, root: Path | None = None, sources: SourceLines | None = None) -> Secrets:
+    """Return the values that password findings of the document name or point at.
+
+    Args:
+        document: a SARIF log as its scanner wrote it.
+        root: the scanned folder, if the values may be read from its files.
+        sources: an open reader of that folder, to share its cache.
+    """
+    secrets = Secrets()
+    if root is not None and sources is None:
+        sources = SourceLines(root)
+    for run in objects(document.get("runs")):
+        rules, uris = RuleBook(run), UriResolver(run, root, sources)
+        for result in objects(run.get("results")):
+            if not is_secret_result(rules.of(result), result):
+                continue
+            for value in values_in_message(text_of(as_object(result.get("message")).get("text"), _MAX_TEXT)):
+                secrets.add(value)
+            for location in objects(result.get("locations")):
+                physical = as_object(location.get("physicalLocation"))
+                for text in _shown_code(physical, uris, sources):
+                    for value in values_in_code(text, whole=rules.only_secrets):
+                        secrets.add(value)
+    return secrets
+
+
+def _shown_code(physical: Sarif, uris: UriResolver, sources: SourceLines | None) -> Iterable[str]:
+    region = as_object(physical.get("region"))
+    if snippet := text_of(as_object(region.get("snippet")).get("text"), _MAX_TEXT):
+        yield snippet
+    first = whole(region.get("startLine"))
+    place = uris.place(physical.get("artifactLocation"))
+    if sources is None or first is None or place.path is None or not place.is_file:
+        return
+    last = whole(region.get("endLine")) or first
+    lines = sources.lines(place.path, first, min(last, first + _MAX_REGION_LINES))
+    start, end = whole(region.get("startColumn")), whole(region.get("endColumn"))
+    # Scanners count columns in characters, UTF-16 units or bytes; on plain ASCII lines these agree.
+    if len(lines) == 1 and start and end and 0 < start < end and lines[0].isascii():
+        yield lines[0][start - 1 : end - 1]
+    elif lines:
+        yield "\n".join(lines)
+
+
+def redact_sarif(document: Sarif, *, root: Path | None = None, secrets: Secrets | None = None) -> Sarif:
+    """Return a copy of a SARIF log without passwords, and without the path of the root if one is given.
+
+    Args:
+        document: a SARIF log as its scanner wrote it; it is not changed.
+        root: the scanned folder; its absolute path is taken out, and its files are read to learn the values.
+        secrets: values found elsewhere in the same scan, taken out as well.
+
+    Raises:
+        SarifInvalid: the document is nested too deeply.
+    """
+    known = collect_secrets(document, root=root)
+    if secrets is not None:
+        known.update(secrets)
+    redactor = _Redactor(known, root)
+    return {
+        key: redactor.run_list(value) if key == "runs" else redactor.value(value, key, 1)
+        for key, value in document.items()
+    }
+
+
+def redact_findings(findings: Iterable[Finding], secrets: Secrets) -> tuple[Finding, ...]:
+    """Return findings without the values, for those that another scanner of the same scan reported.
+
+    A finding whose line held a value gets a new fingerprint, made of the redacted line.
+    """
+    result = list(findings)
+    if not secrets:
+        return tuple(result)
+    refreshed: list[int] = []
+    sightings: list[Sighting] = []
+    for index, finding in enumerate(result):
+        update: dict[str, str] = {}
+        message = secrets.redact(finding.message)
+        if message != finding.message:
+            update["message"] = message
+        if finding.snippet is not None and (snippet := secrets.redact(finding.snippet, code=True)) != finding.snippet:
+            update["snippet"] = snippet
+        if not update:
+            continue
+        shown = finding.snippet if finding.snippet is not None else finding.message
+        text = secrets.redact_unmistakable(shown)
+        if text != shown:
+            rule = canonical_rule(finding.engine, finding.rule)
+            refreshed.append(index)
+            sightings.append(Sighting(finding.engine, rule, finding.path, text, finding.line, finding.column))
+        result[index] = finding.model_copy(update=update)
+    for index, value in zip(refreshed, fingerprints(sightings), strict=True):
+        result[index] = result[index].model_copy(update={"fingerprint": value})
+    return tuple(result)
+
+
+class _Redactor:
+    """Copies a document and takes out values, paths and headers on the way.
+
+    In `tool` only unmistakable values are taken out: its texts are the scanner's own, and everyday
+    words among the values would make holes in them.
+    """
+
+    def __init__(self, secrets: Secrets, root: Path | None, *, in_tool: bool = False) -> None:
+        self._secrets = secrets
+        self._in_tool = in_tool
+        self._tool = self if in_tool else _Redactor(secrets, root, in_tool=True)
+        self._root = _root_pattern(root)
+        self._seen: dict[tuple[str, bool], str] = {}
+
+    def run_list(self, runs: Any) -> Any:
+        if not isinstance(runs, list):
+            return self.value(runs, "runs", 1)
+        return [self._run(run) if isinstance(run, dict) else self.value(run, "runs", 2) for run in runs]
+
+    def _run(self, run: Sarif) -> Sarif:
+        rules = RuleBook(run)
+        copy: Sarif = {}
+        for key, value in run.items():
+            if key == "results" and isinstance(value, list):
+                copy[key] = [
+                    self._result(item, rules) if isinstance(item, dict) else self.value(item, key, 4) for item in value
+                ]
+            else:
+                copy[key] = (self._tool if key == "tool" else self).value(value, key, 3)
+        return copy
+
+    def _result(self, result: Sarif, rules: RuleBook) -> Any:
+        facts = rules.of(result)
+        if is_secret_result(facts, result):
+            result = _without_secret(result, facts, rules.only_secrets)
+        elif "partialFingerprints" in result or "fingerprints" in result:
+            result = {key: _impersonal(value) if key in _FINGERPRINTS else value for key, value in result.items()}
+        return self.value(result, "result", 4)
+
+    def value(self, value: Any, key: str, depth: int) -> Any:
+        if depth > MAX_DEPTH:
+            raise SarifInvalid(
+                f"The SARIF document is nested more than {MAX_DEPTH} levels deep.",
+                next="export the report again with the scanner's own SARIF writer.",
+            )
+        if isinstance(value, str):
+            return self._text(value, key)
+        if isinstance(value, dict):
+            return self._object(value, key, depth)
+        if isinstance(value, list):
+            return [self.value(item, key, depth + 1) for item in value]
+        return value
+
+    def _object(self, value: Sarif, key: str, depth: int) -> Sarif:
+        if key == "environmentVariables":
+            return dict.fromkeys(value, REDACTED)
+        if key in _CODE:
+            return self._content(value)
+        copy: Sarif = {}
+        for inner, item in value.items():
+            if inner == "uri" and item and isinstance(item, str):
+                if uri := self._text(item, inner):
+                    copy[inner] = uri
+            elif isinstance(item, str) and inner.lower() in _HEADERS:
+                copy[inner] = REDACTED
+            else:
+                copy[self._key(inner)] = self.value(item, inner, depth + 1)
+        return copy
+
+    def _content(self, content: Sarif) -> Sarif:
+        """Copy an artifactContent: its text only, since binary and rendered forms repeat it unreadably."""
+        text = content.get("text")
+        if not isinstance(text, str):
+            return {"text": REDACTED} if content else {}
+        if self._secrets.overflow:
+            return {"text": REDACTED}
+        shown = self._seen.get((text, True))
+        if shown is None:
+            shown = self._secrets.redact(without_userinfo(without_named_literals(text)), code=True)
+            shown = self._without_root(shown)
+            self._remember(text, True, shown)
+        return {"text": shown}
+
+    def _text(self, text: str, key: str) -> str:
+        shown = self._seen.get((text, False)) if key not in _EXEMPT else None
+        if shown is None:
+            shown = self._without_root(without_userinfo(text))
+            if key not in _EXEMPT:
+                known = self._secrets
+                shown = known.redact_unmistakable(shown) if self._in_tool else known.redact(shown)
+                self._remember(text, False, shown)
+        return shown
+
+    def _key(self, key: str) -> str:
+        return self._without_root(key) if self._root is not None and "/" in key else key
+
+    def _without_root(self, text: str) -> str:
+        return self._root.sub("", text) if self._root is not None and "/" in text else text
+
+    def _remember(self, text: str, code: bool, shown: str) -> None:
+        if len(self._seen) < 20_000 and len(text) < 10_000:
+            self._seen[text, code] = shown
+
+
+_FINGERPRINTS = ("partialFingerprints", "fingerprints")
+
+
+def _impersonal(prints: Any) -> Any:
+    if not isinstance(prints, dict):
+        return prints
+    return {key: value for key, value in prints.items() if not (isinstance(value, str) and is_personal(key, value))}
+
+
+def _without_secret(value: Any, facts: RuleFacts, only_secrets: bool, key: str = "result", depth: int = 0) -> Any:
+    """Return a copy of (part of) a password finding in which nothing can hold the password."""
+    if depth > MAX_DEPTH:
+        return None
+    if isinstance(value, list):
+        return [_without_secret(item, facts, only_secrets, key, depth + 1) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if key == "message":
+        return _secret_message_object(value, only_secrets)
+    if key == "properties":
+        return {k: v for k, v in value.items() if k in _KEPT_PROPERTIES or isinstance(v, bool | int | float)}
+    copy: Sarif = {}
+    for inner, item in value.items():
+        if inner in _DROPPED_FROM_SECRETS:
+            continue
+        if inner == "snippet":
+            text = as_object(item).get("text")
+            copy[inner] = {"text": secret_code(text, only_secrets=only_secrets) if isinstance(text, str) else REDACTED}
+        elif inner == "contextRegion":
+            copy[inner] = {k: v for k, v in as_object(item).items() if k != "snippet"}
+        else:
+            copy[inner] = _without_secret(item, facts, only_secrets, inner, depth + 1)
+    return copy
+
+
+def _secret_message_object(message: Sarif, only_secrets: bool) -> Sarif:
+    copy: Sarif = {}
+    for key, value in message.items():
+        if key in ("text", "markdown") and isinstance(value, str):
+            copy[key] = secret_message(value, only_secrets=only_secrets)
+        elif key == "arguments" and isinstance(value, list):
+            copy[key] = [REDACTED for _ in value]
+        elif key == "id":
+            copy[key] = value
+    return copy
+
+
+def _root_pattern(root: Path | None) -> re.Pattern[str] | None:
+    folders = [folder for folder in spellings(root) if folder.strip("/")]
+    if not folders:
+        return None
+    forms = {form for folder in folders for form in (folder, quote(folder))}
+    alternatives = "|".join(re.escape(form.rstrip("/")) for form in sorted(forms, key=len, reverse=True))
+    return re.compile(rf"(?:file:/{{2,3}}(?=/)|file:)?(?<![\w.\-])(?:{alternatives})(?:/|(?![\w\-]|\.\w))")

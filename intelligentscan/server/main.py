@@ -1,0 +1,111 @@
+"""The MCP server on stdio: one process, one client, the protocol alone on stdout.
+
+A client waits for the handshake with a short deadline, so it is answered first; MLflow, which takes longer to
+import than everything else together, is imported on a thread right after it.
+"""
+
+import argparse
+import gc
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+
+from intelligentscan.app import Services, build
+from intelligentscan.domain.errors import IntelligentScanError
+from intelligentscan.settings import Settings
+from intelligentscan.toolsets import BUILT_IN
+from intelligentscan.toolsets.mcp_server import IntelligentScanServer
+from intelligentscan.toolsets.selection import Selection, select, stricter
+
+_QUIET_START_S = 1.0
+"""After this time without a first request the store is opened anyway."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve MCP on stdin and stdout until stdin is closed.
+
+    Args:
+        argv: options after `intelligentscan mcp`; None takes those of the process.
+
+    Returns:
+        0 when the client closed stdin, 2 for an option or a setting that is wrong, 130 when interrupted.
+    """
+    options = _parser().parse_args(argv)
+    _log_to_stderr()
+    try:
+        settings = Settings.load()
+        selection = _selection(options, settings)
+        services = build(settings)
+    except IntelligentScanError as error:
+        sys.stderr.write(f"intelligentscan mcp: {error}\n")
+        return 2
+    server = IntelligentScanServer(services, selection)
+    # Nothing made so far will become garbage; without it every later collection would look at all of it again.
+    gc.enable()
+    gc.freeze()
+    if sys.stdin is not None and sys.stdin.isatty():
+        sys.stderr.write("intelligentscan mcp: waiting for an MCP client on stdin; connect one with its 'install'.\n")
+    try:
+        anyio.run(_serve, server, services)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="intelligentscan mcp",
+        description="MCP server on stdio. Settings of the environment apply too; the stricter always wins.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--toolsets", type=_names, metavar="a,b", help=f"only these of: {', '.join(BUILT_IN)}")
+    parser.add_argument("--exclude-tools", type=_names, default=(), metavar="x,y", help="leave these tools out")
+    parser.add_argument("--read-only", action="store_true", help="leave out every tool that writes")
+    return parser
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _selection(options: argparse.Namespace, settings: Settings) -> Selection:
+    return select(
+        stricter(options.toolsets, settings.toolsets),
+        {*options.exclude_tools, *settings.exclude_tools},
+        options.read_only or settings.read_only,
+    )
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+
+
+async def _serve(server: IntelligentScanServer, services: Services) -> None:
+    answered = anyio.Event()
+
+    async def note_first_answer(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+        try:
+            return await call_next(ctx)
+        finally:
+            answered.set()
+
+    server.middleware.append(note_first_answer)
+    async with anyio.create_task_group() as group:
+        group.start_soon(_open_store, services, answered)
+        await server.run_stdio_async()
+        group.cancel_scope.cancel()
+
+
+async def _open_store(services: Services, answered: anyio.Event) -> None:
+    """Begin importing MLflow once the handshake is on its way out, so that the two do not share the interpreter."""
+    with anyio.move_on_after(_QUIET_START_S):
+        await answered.wait()
+    await anyio.sleep(0.005)
+    services.start()

@@ -1,0 +1,112 @@
+"""The JSON schemas that tools publish: what pydantic generates, without what a reader does not need.
+
+Generated schemas are twice as long as they need be, and an agent pays for every character of them. Titles
+and definitions go; an argument that may be omitted is published with the type to give, not as a union with
+null; a result that may be null has "type": [T, "null"], and so have numbers, because JSON has no infinity;
+rows of a result are plain objects whose fields are named in a description (`full_output_schema` has their
+shape, for the catalogue). Enums and bounds stay.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+JsonSchema = dict[str, Any]
+_DEFS = "#/$defs/"
+_DROPPED = frozenset({"title", "$defs", "default", "anyOf", "$ref"})
+
+
+def input_schema(generated: JsonSchema) -> JsonSchema:
+    """Return the published schema of a tool's arguments, made from the generated schema of its argument model."""
+    definitions = generated.get("$defs", {})
+    properties: JsonSchema = {}
+    for name, raw in generated.get("properties", {}).items():
+        schema = _plain(raw, definitions, nullable=False, rows=True)
+        if (default := raw.get("default")) is not None:
+            schema["default"] = default
+        properties[name] = schema
+    cleaned: JsonSchema = {"type": "object", "properties": properties}
+    if required := generated.get("required"):
+        cleaned["required"] = required
+    cleaned["additionalProperties"] = False
+    return cleaned
+
+
+def output_schema(noun: type[BaseModel]) -> JsonSchema:
+    """Return the published schema of a result; its rows are plain objects with their fields named."""
+    return _output(noun, rows=False)
+
+
+def full_output_schema(noun: type[BaseModel]) -> JsonSchema:
+    """Return the schema of a result with the full shape of its rows."""
+    return _output(noun, rows=True)
+
+
+def _output(noun: type[BaseModel], *, rows: bool) -> JsonSchema:
+    generated = noun.model_json_schema(mode="serialization")
+    definitions = generated.get("$defs", {})
+    properties = {
+        name: _plain(raw, definitions, nullable=True, rows=rows) for name, raw in generated["properties"].items()
+    }
+    published = {"type": "object", "properties": properties}
+    return {**published, "required": list(properties)} if rows else published
+
+
+def _plain(raw: JsonSchema, definitions: JsonSchema, *, nullable: bool, rows: bool) -> JsonSchema:
+    """Return one schema cleaned.
+
+    Args:
+        raw: the generated schema.
+        definitions: what its references point to.
+        nullable: keep null as an allowed type; dropped otherwise.
+        rows: keep the fields of nested objects; named in a description otherwise.
+    """
+    if "$ref" in raw:
+        target = definitions[raw["$ref"].removeprefix(_DEFS)]
+        cleaned = _plain(target, definitions, nullable=nullable, rows=rows) if rows else _row(target)
+    elif "anyOf" in raw:
+        cleaned = _union([_plain(arm, definitions, nullable=nullable, rows=rows) for arm in raw["anyOf"]], nullable)
+    else:
+        cleaned = {}
+    cleaned |= {key: value for key, value in raw.items() if key not in _DROPPED}
+    if isinstance(properties := raw.get("properties"), dict):
+        cleaned["properties"] = {
+            name: _plain(field, definitions, nullable=nullable, rows=rows) for name, field in properties.items()
+        }
+    for key in ("items", "additionalProperties"):
+        if isinstance(inner := raw.get(key), dict):
+            cleaned[key] = _plain(inner, definitions, nullable=nullable, rows=rows)
+    if nullable and cleaned.get("type") == "number":
+        cleaned["type"] = ["number", "null"]
+    if cleaned.get("additionalProperties") is True:
+        del cleaned["additionalProperties"]
+    return _described_once(cleaned)
+
+
+def _row(target: JsonSchema) -> JsonSchema:
+    return {"type": "object", "description": ", ".join(target.get("properties", {}))}
+
+
+def _union(arms: list[JsonSchema], nullable: bool) -> JsonSchema:
+    """Return alternatives as one schema with a list of types, where only their types differ or one of them is null."""
+    others = [arm for arm in arms if arm.get("type") != "null"]
+    if len(others) == 1:
+        merged = dict(others[0])
+    elif all(set(arm) == {"type"} for arm in others):
+        merged = {"type": [arm["type"] for arm in others]}
+    else:
+        return {"anyOf": arms if nullable else others}
+    if nullable and len(others) < len(arms):
+        types = merged["type"] if isinstance(merged["type"], list) else [merged["type"]]
+        merged["type"] = [*types, "null"]
+        if "enum" in merged:
+            merged["enum"] = [*merged["enum"], None]
+    return merged
+
+
+def _described_once(schema: JsonSchema) -> JsonSchema:
+    """Drop the field names of rows where their list has a description."""
+    items = schema.get("items")
+    if isinstance(items, dict) and items.get("type") == "object" and "description" in schema:
+        schema["items"] = {key: value for key, value in items.items() if key != "description"}
+    return schema
