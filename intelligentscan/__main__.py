@@ -8,7 +8,7 @@ def main() -> int:
     """Run the MCP server for `mcp`, or when a client started us without arguments; the command line otherwise."""
     arguments = sys.argv[1:]
     if arguments[:1] == ["mcp"] or (not arguments and not _at_a_terminal()):
-        # The imports below make a hundred thousand objects that stay; collecting among them is a tenth of the start.
+        # The imports make objects that stay; collecting among them would be a tenth of the start.
         gc.disable()
         from intelligentscan.server.main import main as serve
 

@@ -74,4 +74,3 @@ class RunDetails(Noun):
     end_time: str | None
     user: Annotated[str | None, Field(description="Untrusted text.")]
     git_commit: str | None
-    notes: list[str] = []

@@ -51,6 +51,7 @@ class EngineCoverage(Noun):
 
     engine: str
     version: str
+    python_version: Annotated[str | None, Field(description="Of the interpreter that parses, where it matters.")] = None
     status: ScanStatus
     files_seen: int
     files_analyzed: int

@@ -6,8 +6,8 @@ A part per engine says how to call its program and how to tell from its output w
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -53,6 +53,15 @@ class Report:
     network: Network
 
 
+@dataclass(slots=True)
+class _Calls:
+    """What all calls of one scan share."""
+
+    rules: Sequence[str]
+    workspace: Path
+    exit_codes: list[int] = field(default_factory=list)
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """What one call of an engine is to do."""
@@ -71,7 +80,7 @@ class Call:
 class ChildEngine(ABC):
     """An engine that is a program, run as child processes."""
 
-    name: ClassVar[str]
+    name: str
     default_rules: ClassVar[tuple[str, ...]]
     max_files: ClassVar[int]
     max_bytes: ClassVar[int]
@@ -142,17 +151,18 @@ class ChildEngine(ABC):
         options = config.engines.get(self.name, EngineConfig())
         rules, warnings = self._selected(facts, options)
         started, began = datetime.now(UTC), anyio.current_time()
-        workspace = target.workspace / self.name
-        workspace.mkdir(mode=0o700)
-        copied = await run_sync(self._prepare, files, workspace)
+        calls = _Calls(rules, target.workspace / self.name)
+        calls.workspace.mkdir(mode=0o700)
+        copied = await run_sync(self._prepare, files, calls.workspace)
         names = CopyNames(copied)
-        found = await self._run(copied, rules, workspace, options.timeout_s, on_files_done)
+        found = await self._run(copied, calls, options.timeout_s, on_files_done)
         failed = {file.path: file.reason for file in copied if file.copy is None} | found.failed
         for report in found.reports:
             failed |= self.lost_files(report, names)
+        silenced = [file for report in found.reports for file in self.silenced(report, names)]
         left_s = max(1.0, options.timeout_s - (anyio.current_time() - began))
-        unsuppressed = await self._run_unsuppressed(found.reports, rules, workspace, left_s, names)
-        exit_code = max((report.exit_code for report in found.reports), default=None)
+        unsuppressed = await self._run(silenced, calls, left_s, _nobody, ignore_suppressions=True)
+        exit_code = next((code for code in calls.exit_codes if code), 0) if calls.exit_codes else None
         document = engine_sarif.rebuilt(
             [report.sarif for report in found.reports],
             [report.sarif for report in unsuppressed.reports],
@@ -163,13 +173,16 @@ class ChildEngine(ABC):
                 started=started,
                 ended=datetime.now(UTC),
                 exit_code=exit_code,
-                successful=not failed,
+                successful=len(failed) < len(copied) or not copied,
                 failed=[(file, failed[file.path]) for file in copied if file.path in failed],
             ),
         )
         reading = await run_sync(lambda: read_sarif(document, root=target.root, engine=self.name))
         if unsuppressed.failed:
-            warnings = (*warnings, f"{self.name}: suppressed findings of {len(unsuppressed.failed)} files are not known.")
+            warnings = (
+                *warnings,
+                f"{self.name}: suppressed findings of {len(unsuppressed.failed)} files are not known.",
+            )
         analyzed = len(copied) - len(failed)
         coverage = EngineCoverage(
             engine=self.name,
@@ -179,9 +192,9 @@ class ChildEngine(ABC):
             files_seen=len(copied),
             files_analyzed=analyzed,
             files_failed=len(failed),
-            failures=[
-                untrusted(f"{file.shown}: {failed[file.path]}", 300) for file in copied if file.path in failed
-            ][:SHOWN_FAILURES],
+            failures=[untrusted(f"{file.shown}: {failed[file.path]}", 300) for file in copied if file.path in failed][
+                :SHOWN_FAILURES
+            ],
             findings=sum(finding.counts for finding in reading.findings),
             duration_s=round(anyio.current_time() - began, 3),
             exit_code=exit_code,
@@ -203,10 +216,12 @@ class ChildEngine(ABC):
         Raises:
             ScanFailed: it cannot be started.
         """
+        empty = workspace / "empty"
+        empty.mkdir(mode=0o700, exist_ok=True)
         try:
             return await run(
                 [*self.program(), *arguments],
-                cwd=workspace,
+                cwd=empty,
                 env=scrubbed_env(workspace),
                 timeout_s=timeout_s,
                 background=True,
@@ -245,7 +260,8 @@ class ChildEngine(ABC):
             )
         unknown = [s for s in (*select, *options.ignore) if not any(_selects(s, rule) for rule in facts.rules)]
         return rules, tuple(
-            f"{self.name} {facts.version} has no stable rule {selector}; nothing was run for it." for selector in unknown
+            f"{self.name} {facts.version} has no stable rule {selector}; nothing was run for it."
+            for selector in unknown
         )
 
     def _prepare(self, files: Sequence[TargetFile], workspace: Path) -> list[TargetFile]:
@@ -254,8 +270,7 @@ class ChildEngine(ABC):
     async def _run(
         self,
         files: Sequence[TargetFile],
-        rules: Sequence[str],
-        workspace: Path,
+        calls: _Calls,
         timeout_s: float,
         on_files_done: FilesDone,
         *,
@@ -265,8 +280,13 @@ class ChildEngine(ABC):
         await on_files_done(len(files) - len(copied))
 
         async def call(batch: Sequence[TargetFile], seconds: float) -> Report:
-            arguments = self.arguments(Call(batch, rules, workspace, ignore_suppressions))
-            return _report(batch, await self.call(arguments, workspace, seconds))
+            arguments = self.arguments(Call(batch, calls.rules, calls.workspace, ignore_suppressions))
+            try:
+                result = await self.call(arguments, calls.workspace, seconds)
+            except ScanFailed as exc:
+                raise NoReport(exc.message) from exc
+            calls.exit_codes.append(result.exit_code)
+            return _report(batch, result)
 
         # Small targets are cut finer, so that every processor gets a share.
         share = sum(file.size for file in copied) // self.parallel() + 1
@@ -274,12 +294,6 @@ class ChildEngine(ABC):
         return await run_batches(
             batches, call, timeout_s=timeout_s, parallel=self.parallel(), on_files_done=on_files_done
         )
-
-    async def _run_unsuppressed(
-        self, reports: Sequence[Report], rules: Sequence[str], workspace: Path, timeout_s: float, names: CopyNames
-    ) -> BatchesResult[Report]:
-        files = [file for report in reports for file in self.silenced(report, names)]
-        return await self._run(files, rules, workspace, timeout_s, _nobody, ignore_suppressions=True)
 
 
 async def _nobody(_: int) -> None:
@@ -323,8 +337,3 @@ def _readable_stderr(texts: Sequence[str], names: CopyNames) -> str:
     """Return what the engine wrote for people: paths of the target, no control characters, bounded."""
     original = names.original("".join(texts)[:MAX_STDERR_CHARACTERS])
     return "\n".join(visible(line) for line in original.splitlines())
-
-
-def without(values: Mapping[str, str], keys: Sequence[str]) -> dict[str, str]:
-    """Return the mapping without some keys."""
-    return {key: value for key, value in values.items() if key not in keys}

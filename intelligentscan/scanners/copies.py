@@ -20,7 +20,7 @@ MAX_FILE_BYTES = 10 * 1024 * 1024
 MAX_TOTAL_BYTES = 2 * 1024 * 1024 * 1024
 _FILES_PER_FOLDER = 1000
 _SUPPRESSION = re.compile(rb"nosec|noqa|ruff\s*:|flake8\s*:", re.IGNORECASE)
-_COPY_NAME = re.compile(r"(?<![0-9])([0-9]{7})\.pyi?(?![A-Za-z0-9_.])")
+_COPY_NAME = re.compile(r"(?<![0-9])([0-9]{7})\.pyi?(?![A-Za-z0-9_])")
 
 
 class Copier:

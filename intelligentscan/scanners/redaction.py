@@ -47,17 +47,26 @@ _MAX_TEXT = 100_000
 _MAX_REGION_LINES = 50
 _CODE = frozenset({"snippet", "contents", "insertedContent"})
 _EXEMPT = frozenset(
-    ("$schema", "version", "semanticVersion", "uri", "uriBaseId", "helpUri", "informationUri", "downloadUri")
-    + ("repositoryUri", "ruleId", "id", "guid", "level", "kind", "baselineState", "status", "mimeType", "encoding")
-    + ("sourceLanguage", "language", "columnKind", "correlationGuid", "revisionId", "branch", "startTimeUtc")
-    + ("endTimeUtc", "timeUtc", "fullyQualifiedName", "severity", "issue_severity", "issue_confidence")
+    re.findall(
+        r"\S+",
+        """
+        $schema version semanticVersion uri uriBaseId helpUri informationUri downloadUri repositoryUri ruleId id guid
+        level kind baselineState status mimeType encoding sourceLanguage language columnKind correlationGuid revisionId
+        branch startTimeUtc endTimeUtc timeUtc fullyQualifiedName severity issue_severity issue_confidence
+        """,
+    )
 )
 _DROPPED_FROM_SECRETS = frozenset(
     {"fixes", "fingerprints", "partialFingerprints", "attachments", "webRequest", "webResponse", "graphs", "stacks"}
 )
 _KEPT_PROPERTIES = frozenset(
-    ("tags", "cwe", "CWE", "cwes", "cwe_id", "precision", "confidence", "issue_confidence", "issue_severity")
-    + ("severity", "security-severity", "problem.severity")
+    re.findall(
+        r"\S+",
+        """
+        tags cwe CWE cwes cwe_id precision confidence issue_confidence issue_severity severity security-severity
+        problem.severity
+        """,
+    )
 )
 _HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "x-auth-token"})
 _PERSONAL = frozenset({"author", "email", "committer", "commitmessage", "date", "message", "commitsha"})

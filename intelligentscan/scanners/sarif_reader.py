@@ -4,19 +4,19 @@ One bad result never loses the file; it becomes a warning that names its place. 
 already redacted, so nothing downstream has to remember to do it.
 """
 
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from intelligentscan.domain.errors import SarifInvalid, TooLarge
+from intelligentscan.domain.errors import TooLarge
 from intelligentscan.domain.scan import Finding
 from intelligentscan.domain.text import untrusted
 from intelligentscan.scanners.fingerprint import Sighting, fingerprints
 from intelligentscan.scanners.interface import Sarif
 from intelligentscan.scanners.redaction import collect_secrets, is_personal, secret_code, secret_message
+from intelligentscan.scanners.sarif_document import parse_sarif
 from intelligentscan.scanners.sarif_message import bounded, fallback_message, message_of
 from intelligentscan.scanners.sarif_rating import rate
 from intelligentscan.scanners.sarif_rules import (
@@ -34,14 +34,13 @@ from intelligentscan.scanners.secret_text import Secrets, without_named_literals
 from intelligentscan.scanners.severity_map import canonical_rule, cwes
 from intelligentscan.scanners.source_lines import SourceLines
 
-MAX_SARIF_BYTES = 200 * 1024 * 1024
+__all__ = ["MAX_FINDINGS", "SarifReading", "engine_name", "parse_sarif", "read_sarif"]
+
 MAX_FINDINGS = 200_000
-MAX_RUNS = 1_000
 MAX_SNIPPET = 400
 MAX_WARNINGS = 100
 _MAX_LINE = 10_000
 _MAX_SECRET_MESSAGE = 1_000_000
-_VERSION = "2.1.0"
 _BASELINES = frozenset({"new", "unchanged", "updated", "absent"})
 _NOT_A_FINDING = frozenset({"pass", "open", "informational", "notApplicable", "review"})
 _PLACEHOLDER_PRINTS = frozenset({"requires login", "unknown", "none", "null", "0", ""})
@@ -76,91 +75,6 @@ class SarifReading:
     runs: int = 0
     executed: bool = True
     not_findings: int = 0
-
-
-def parse_sarif(data: bytes | str | Sarif) -> Sarif:
-    """Return the SARIF 2.1.0 log that the bytes, text or object hold.
-
-    Raises:
-        SarifInvalid: it is not JSON, not SARIF, or of another version.
-        TooLarge: it is longer than 200 MiB.
-    """
-    document: Any = data
-    if isinstance(data, bytes | bytearray | str):
-        if len(data) > MAX_SARIF_BYTES:
-            raise TooLarge(
-                f"The SARIF document has {len(data):,} bytes; the most is {MAX_SARIF_BYTES:,}.",
-                next="split the report, for example by tool or by folder.",
-            )
-        document = _json(data)
-    if not isinstance(document, dict):
-        raise SarifInvalid(
-            f"The document is JSON but no SARIF log: it holds {_kind(document)}, not an object.",
-            next="give a SARIF 2.1.0 log: an object with version and runs.",
-        )
-    _check_version(document)
-    runs = document.get("runs")
-    if not isinstance(runs, list):
-        raise SarifInvalid(
-            "The document has no list named runs." if runs is None else f"runs holds {_kind(runs)}, not a list.",
-            next="give a SARIF 2.1.0 log: an object with version and runs.",
-        )
-    if len(runs) > MAX_RUNS:
-        raise TooLarge(f"The document has {len(runs):,} runs; the most is {MAX_RUNS:,}.", next="split the report.")
-    return document
-
-
-def _json(data: bytes | bytearray | str) -> Any:
-    try:
-        text = data if isinstance(data, str) else bytes(data).decode(json.detect_encoding(bytes(data)))
-        return json.loads(text.removeprefix("\ufeff"), parse_constant=_no_constant)
-    except UnicodeDecodeError as exc:
-        raise SarifInvalid(
-            f"The document is not UTF-8: byte {exc.start:,} cannot be decoded.", next="save the report as UTF-8."
-        ) from exc
-    except json.JSONDecodeError as exc:
-        what = (
-            "is empty"
-            if not exc.doc.strip()
-            else f"is not JSON: {exc.msg} at line {exc.lineno:,}, column {exc.colno:,}"
-        )
-        raise SarifInvalid(f"The document {what}.", next="check that the scanner finished writing its report.") from exc
-    except RecursionError as exc:
-        raise SarifInvalid(
-            "The document is nested too deeply to be a SARIF report.", next="export the report again."
-        ) from exc
-    except ValueError as exc:
-        what = "a number that JSON does not allow" if isinstance(exc, _NotJsonNumber) else "a number of absurd length"
-        raise SarifInvalid(f"The document holds {what}.", next="export the report again.") from exc
-
-
-class _NotJsonNumber(ValueError):
-    """NaN or Infinity, which Python would read and nobody else."""
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise _NotJsonNumber(name)
-
-
-def _check_version(document: Sarif) -> None:
-    version = document.get("version")
-    if version is None and _VERSION in text_of(document.get("$schema")):
-        return
-    if not isinstance(version, str) or not version.startswith(_VERSION):
-        said = f"names version '{untrusted(version, 40)}'" if isinstance(version, str) else "names no version"
-        raise SarifInvalid(f"The document {said}; only SARIF {_VERSION} is read.", next="export as SARIF 2.1.0.")
-
-
-def _kind(value: Any) -> str:
-    names = {
-        list: "a list",
-        str: "a text",
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-        dict: "an object",
-    }
-    return "null" if value is None else names.get(type(value), "something else")
 
 
 def read_sarif(
@@ -254,12 +168,14 @@ class _Reader:
         driver = as_object(as_object(run.get("tool")).get("driver"))
         self._scanners[book.scanner or "unknown"] = None
         self._versions[engine] = text_of(driver.get("semanticVersion"), 100) or text_of(driver.get("version"), 100)
-        self._invocations(number, run, uris)
+        successful = self._invocations(number, run, uris)
         results = run.get("results")
         if not isinstance(results, list):
             self._executed = False
             said = "no results" if results is None else "results that are no list"
-            self._warn(f"run {number} ({untrusted(engine, 60)}): {said}; it counts as not run")
+            self._warn(f"run {number} ({engine}): {said}; it counts as not run")
+            return
+        if not results and not successful:
             return
         hit: set[str] = set()
         for index, result in enumerate(results):
@@ -269,10 +185,12 @@ class _Reader:
             hit.add(self._result(f"run {number}, result {index}", result, book, uris, engine))
         self._rules[engine] = _merged(self._rules.get(engine), _rules_run(book, hit))
 
-    def _invocations(self, number: int, run: Sarif, uris: UriResolver) -> None:
+    def _invocations(self, number: int, run: Sarif, uris: UriResolver) -> bool:
+        """Remember the files a tool failed on, and return whether it says that it executed successfully."""
+        successful = True
         for invocation in objects(run.get("invocations")):
             if invocation.get("executionSuccessful") is False:
-                self._executed = False
+                successful = self._executed = False
                 self._warn(f"run {number}: the tool says that it did not execute successfully")
             for key in ("toolExecutionNotifications", "toolConfigurationNotifications"):
                 for notification in objects(invocation.get(key)):
@@ -281,6 +199,7 @@ class _Reader:
                             artifact = as_object(location.get("physicalLocation")).get("artifactLocation")
                             if path := uris.place(artifact).path:
                                 self._failed[path] = None
+        return successful
 
     def _result(self, where: str, result: Sarif, book: RuleBook, uris: UriResolver, engine: str) -> str:
         """Add the finding of one result and return the id of its rule."""

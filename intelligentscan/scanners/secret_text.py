@@ -39,74 +39,16 @@ _USERINFO = re.compile(r"(?<=://)(?:[^/@\s:\"'<>]{0,200}:[^/@\s\"'<>]{1,200}|[\w
 
 # Found as "passwords" in every code base, and part of any sentence a scanner writes.
 _ORDINARY = frozenset(
-    {
-        "access",
-        "admin",
-        "auth",
-        "authorization",
-        "basic",
-        "bearer",
-        "bool",
-        "bytes",
-        "change",
-        "changeme",
-        "client",
-        "code",
-        "config",
-        "credential",
-        "credentials",
-        "data",
-        "default",
-        "dict",
-        "email",
-        "example",
-        "false",
-        "file",
-        "from",
-        "hash",
-        "hidden",
-        "high",
-        "info",
-        "input",
-        "json",
-        "list",
-        "login",
-        "medium",
-        "mock",
-        "name",
-        "none",
-        "null",
-        "object",
-        "pass",
-        "passwd",
-        "password",
-        "path",
-        "private",
-        "public",
-        "refresh",
-        "request",
-        "required",
-        "response",
-        "root",
-        "secret",
-        "secrets",
-        "security",
-        "server",
-        "session",
-        "string",
-        "test",
-        "text",
-        "that",
-        "this",
-        "token",
-        "true",
-        "type",
-        "user",
-        "username",
-        "value",
-        "warning",
-        "with",
-    }
+    re.findall(
+        r"\S+",
+        """
+        access admin auth authorization basic bearer bool bytes change changeme client code config credential
+        credentials data default dict email example false file from hash hidden high info input json list login medium
+        mock name none null object pass passwd password path private public refresh request required response root
+        secret secrets security server session string test text that this token true type user username value warning
+        with
+        """,
+    )
 )
 
 Kind = Literal["strong", "weak", "ordinary"]

@@ -1,89 +1,74 @@
-"""Lines of the scanned sources, read beneath the root without following links, cached and bounded."""
+"""Lines of the scanned sources, read beneath the root without following links, cached and bounded.
+
+Which file is read is the choice of a SARIF document, so credentials and the inside of `.git` are never opened.
+"""
 
 import os
 import re
-import stat
 from collections import OrderedDict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+from intelligentscan._credentials import is_credential
+from intelligentscan._paths import open_beneath
+from intelligentscan.domain.errors import WrongPathKind
 
 MAX_FILE_BYTES = 8 * 1024 * 1024
 MAX_CACHED_FILES = 32
 _LINE_END = re.compile(r"\r\n|\r|\n")
-_BASE_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class SourceLines:
-    """Hands out single lines of files below one root; what cannot be read is simply not there."""
+    """Hands out lines of files below one root; what cannot be read is simply not there."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
-        self._files: OrderedDict[str, list[str] | None] = OrderedDict()
+        self._root = root.resolve()
+        self._files: OrderedDict[str, list[str]] = OrderedDict()
         self._known: dict[str, bool] = {}
 
     def line(self, path: str, number: int) -> str | None:
         """Return line `number` (from 1) of the file without its line end, or None."""
         lines = self._lines(path)
-        if lines is None or not 1 <= number <= len(lines):
-            return None
-        return lines[number - 1]
+        return lines[number - 1] if 1 <= number <= len(lines) else None
 
     def lines(self, path: str, first: int, last: int) -> list[str]:
         """Return the lines from `first` to `last`, both from 1 and included; fewer if the file ends before."""
-        found = self._lines(path)
-        return [] if found is None or first < 1 else found[first - 1 : last]
+        return self._lines(path)[first - 1 : last] if first >= 1 else []
 
     def has(self, path: str) -> bool:
-        """Tell whether the path names a regular file below the root."""
+        """Tell whether the path names a regular file below the root that may be read."""
         known = self._known.get(path)
         if known is None:
             descriptor = self._open(path)
-            known = descriptor is not None
+            known = self._known[path] = descriptor is not None
             if descriptor is not None:
                 os.close(descriptor)
-            self._known[path] = known
         return known
 
-    def _lines(self, path: str) -> list[str] | None:
-        if path in self._files:
+    def _lines(self, path: str) -> list[str]:
+        lines = self._files.get(path)
+        if lines is None:
+            lines = self._files[path] = self._read(path)
+            if len(self._files) > MAX_CACHED_FILES:
+                self._files.popitem(last=False)
+        else:
             self._files.move_to_end(path)
-            return self._files[path]
-        lines = self._read(path)
-        self._files[path] = lines
-        if len(self._files) > MAX_CACHED_FILES:
-            self._files.popitem(last=False)
         return lines
 
-    def _read(self, path: str) -> list[str] | None:
+    def _read(self, path: str) -> list[str]:
         descriptor = self._open(path)
         if descriptor is None:
-            return None
-        with open(descriptor, "rb") as stream:  # noqa: PTH123  (a descriptor, not a path)
-            if os.fstat(descriptor).st_size > MAX_FILE_BYTES:
-                return None
+            return []
+        with os.fdopen(descriptor, "rb") as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
-            return None
+            return []
         return _LINE_END.split(data.decode("utf-8-sig", "replace"))
 
     def _open(self, path: str) -> int | None:
-        parts = path.split("/")
-        if not path or "\x00" in path or any(part in ("", ".", "..") for part in parts):
+        parts = PurePosixPath(path)
+        if is_credential(parts) or ".git" in (part.lower() for part in parts.parts):
             return None
         try:
-            folder = os.open(self._root, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
-        except OSError:
+            return open_beneath(self._root, path)
+        except (OSError, ValueError, WrongPathKind):
             return None
-        try:
-            for part in parts[:-1]:
-                inner = os.open(part, _BASE_FLAGS | os.O_DIRECTORY, dir_fd=folder)
-                os.close(folder)
-                folder = inner
-            descriptor = os.open(parts[-1], _BASE_FLAGS, dir_fd=folder)
-        except (OSError, ValueError):
-            return None
-        finally:
-            os.close(folder)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            return None
-        return descriptor

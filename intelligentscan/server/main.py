@@ -25,6 +25,11 @@ from intelligentscan.toolsets.selection import Selection, select, stricter
 _QUIET_START_S = 1.0
 """After this time without a first request the store is opened anyway."""
 
+_WRITTEN_S = 0.005
+"""The time an answer takes from its handler to the client."""
+
+logger = logging.getLogger(__name__)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve MCP on stdin and stdout until stdin is closed.
@@ -45,9 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"intelligentscan mcp: {error}\n")
         return 2
     server = IntelligentScanServer(services, selection)
-    # Nothing made so far will become garbage; without it every later collection would look at all of it again.
-    gc.enable()
-    gc.freeze()
     if sys.stdin is not None and sys.stdin.isatty():
         sys.stderr.write("intelligentscan mcp: waiting for an MCP client on stdin; connect one with its 'install'.\n")
     try:
@@ -104,8 +106,18 @@ async def _serve(server: IntelligentScanServer, services: Services) -> None:
 
 
 async def _open_store(services: Services, answered: anyio.Event) -> None:
-    """Begin importing MLflow once the handshake is on its way out, so that the two do not share the interpreter."""
+    """Import MLflow and open the store once the handshake is on its way out, so that the two do not compete."""
     with anyio.move_on_after(_QUIET_START_S):
         await answered.wait()
-    await anyio.sleep(0.005)
+    await anyio.sleep(_WRITTEN_S)
+    # Imports make a million objects that stay; collecting among them would be a fifth of the time.
+    gc.disable()
     services.start()
+    try:
+        await services.store.read(lambda _: None)
+    except IntelligentScanError as error:
+        # Whoever needs the store meets the same error, and reads it.
+        logger.info("the store could not be opened: %s", error)
+    finally:
+        gc.enable()
+        gc.freeze()

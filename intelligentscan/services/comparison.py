@@ -15,7 +15,6 @@ from intelligentscan.domain.comparison import (
 )
 from intelligentscan.domain.errors import InvalidArgument, RunNotFound
 from intelligentscan.domain.text import table_cell, untrusted
-from intelligentscan.services import fit
 from intelligentscan.services.resolve import Resolver
 from intelligentscan.services.scan_records import ScanRecords
 from intelligentscan.stores.access import StoreAccess
@@ -25,7 +24,7 @@ Format = Literal["concise", "detailed"]
 MAX_RUNS = 100
 DEFAULT_RUNS = 10
 _SUMMARY = {"concise": 1_600, "detailed": 12_000}
-_METRICS = {"concise": 20, "detailed": 1_000}
+CONCISE_ROWS = 12
 _WIDE = 6
 """Up to this many runs are columns of the summary; more are rows."""
 
@@ -74,20 +73,16 @@ class ComparisonService:
         runs = await self._runs(run_ids, experiment, top_k, order_by)
         notes: list[str] = []
         columns = [_column(run) for run in runs]
-        budget = fit.ANSWER - sum(len(c.model_dump_json()) for c in columns) - _SUMMARY[response_format]
-        compared = _metrics(runs, metrics)
-        if metrics and (unknown := set(metrics) - {m.key for m in compared}):
+        metric_rows = _metrics(runs, metrics)
+        param_rows = _params(runs, only_differences, 100 if response_format == "concise" else 500)
+        if metrics and (unknown := set(metrics) - {m.key for m in metric_rows}):
             notes.append(f"No run has the metrics {', '.join(sorted(untrusted(u, 60) for u in unknown)[:10])}.")
-        limit = _METRICS[response_format]
-        metric_rows, more = fit.rows(compared[:limit], budget * 2 // 3)
-        more += len(compared[limit:])
-        if more:
-            notes.append(f"{more} more metrics; name them in metrics, or use response_format='detailed'.")
-        budget -= sum(len(m.model_dump_json()) for m in metric_rows)
-        params = _params(runs, only_differences, 100 if response_format == "concise" else 500)
-        param_rows, more = fit.rows(params, budget)
-        if more:
-            notes.append(f"{more} more params differ; compare fewer runs, or read them with get_run.")
+        if response_format == "concise":
+            if (more := len(metric_rows) - CONCISE_ROWS) > 0:
+                notes.append(f"{more} more metrics; name them in metrics, or use response_format='detailed'.")
+            if (more := len(param_rows) - CONCISE_ROWS) > 0:
+                notes.append(f"{more} more params differ; use response_format='detailed'.")
+            metric_rows, param_rows = metric_rows[:CONCISE_ROWS], param_rows[:CONCISE_ROWS]
         findings = await self._findings(runs, notes)
         return RunComparison(
             runs=columns,

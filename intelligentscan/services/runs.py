@@ -1,6 +1,5 @@
 """Logging, finding and reading runs."""
 
-import json
 import os
 import shutil
 import tempfile
@@ -19,7 +18,6 @@ from intelligentscan.domain.errors import ArtifactNotFound, InvalidArgument, Too
 from intelligentscan.domain.run import ArtifactRow, LoggedRun, MetricPoint, RunDetails, RunList, RunRow, RunStatus
 from intelligentscan.domain.text import untrusted
 from intelligentscan.services import cursor as cursors
-from intelligentscan.services import fit
 from intelligentscan.services.idempotency import idempotency
 from intelligentscan.services.principal import real_user
 from intelligentscan.services.resolve import Resolver, no_run
@@ -156,16 +154,13 @@ class RunService:
         page = await self._store.read(
             lambda s: s.tracking.search_runs(within.experiment_id, filter or "", order, limit, token)
         )
-        shown, left_out = fit.rows((run_row(r, columns) for r in page.rows), fit.ANSWER)
         notes = []
-        if left_out:
-            notes.append(f"{left_out} runs did not fit; call again with a smaller limit or fewer columns.")
         if not page.rows and token is None:
             notes.append("No run matches." if filter else "The experiment has no run yet.")
         return RunList(
             experiment_id=within.experiment_id,
-            runs=shown,
-            next_cursor=cursors.encode(page.next_token, *call) if not left_out else None,
+            runs=[run_row(r, columns) for r in page.rows],
+            next_cursor=cursors.encode(page.next_token, *call),
             notes=notes,
         )
 
@@ -293,34 +288,22 @@ def _read_whole(tracking: TrackingStore, run_id: str) -> _WholeRun:
 
 def _details(found: _WholeRun, history: dict[str, list[MetricPoint]]) -> RunDetails:
     run = found.run
-    budget = fit.ANSWER - len(json.dumps({k: [p.model_dump() for p in v] for k, v in history.items()}))
-    params, more_params = fit.entries(run.params, budget // 3, lambda v: untrusted(v, 500))
-    metrics, more_metrics = fit.entries(run.metrics, budget // 3, float)
-    tags, more_tags = fit.entries(_shown_tags(run.tags), budget // 6, lambda v: untrusted(v, 500))
-    artifacts = [ArtifactRow(path=untrusted(a.path, 200), size=a.size, folder=a.folder) for a in found.artifacts]
-    rows, more_artifacts = fit.rows(artifacts, budget // 6)
-    left_out = {"params": more_params, "metrics": more_metrics, "tags": more_tags, "artifacts": more_artifacts}
     user, commit = run.tags.get("mlflow.user"), run.tags.get(_COMMIT_TAG)
     return RunDetails(
         run_id=run.run_id,
         run_name=untrusted(run.run_name, 250),
         experiment_id=run.experiment_id,
         status=run.status,
-        params=params,
-        metrics=metrics,
+        params={untrusted(k, 250): untrusted(v, 500) for k, v in run.params.items()},
+        metrics={untrusted(k, 250): v for k, v in run.metrics.items()},
         metric_history=history,
-        tags=tags,
-        artifacts=rows,
+        tags={untrusted(k, 250): untrusted(v, 500) for k, v in _shown_tags(run.tags).items()},
+        artifacts=[ArtifactRow(path=untrusted(a.path, 200), size=a.size, folder=a.folder) for a in found.artifacts],
         models=[f"models:/{model_id}" for model_id in run.model_ids],
         start_time=rfc3339(run.start_time),
         end_time=rfc3339(run.end_time),
         user=untrusted(user, 100) if user else None,
         git_commit=untrusted(commit, 64) if commit else None,
-        notes=[
-            f"{count} more {what} are left out; search_runs with columns shows single ones."
-            for what, count in left_out.items()
-            if count
-        ],
     )
 
 

@@ -206,6 +206,14 @@ class TrackingStore(Protocol):
         """Write the draft as a whole; the winner's run if the idempotency key was used before."""
         ...
 
+    def run_by_key(self, experiment_id: str, key: Idempotency) -> RunRecord | None:
+        """Return the run that an idempotency key was used for.
+
+        Raises:
+            IdempotencyConflict: it was used with other arguments.
+        """
+        ...
+
     def get_run(self, run_id: str) -> RunRecord | None:
         """Return the run of this full id, deleted ones too."""
         ...

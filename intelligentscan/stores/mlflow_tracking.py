@@ -13,8 +13,11 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from intelligentscan.domain.errors import ArtifactNotFound, InvalidArgument, TooLarge
 from intelligentscan.stores.interface import (
+    ARGUMENTS_TAG,
+    IDEMPOTENCY_TAG,
     ArtifactRecord,
     ExperimentRecord,
+    Idempotency,
     MetricValue,
     Page,
     RunDraft,
@@ -23,6 +26,7 @@ from intelligentscan.stores.interface import (
 )
 from intelligentscan.stores.mlflow_errors import bad_filter
 from intelligentscan.stores.mlflow_records import experiment_record, run_record
+from intelligentscan.stores.mlflow_write import check_arguments
 
 _ALL_EXPERIMENTS = 50_000
 
@@ -100,6 +104,14 @@ class MlflowTracking:
     def write_run(self, draft: RunDraft) -> WrittenRun:
         """Write the draft as a whole; the winner's run if the idempotency key was used before."""
         return self._write(draft)
+
+    def run_by_key(self, experiment_id: str, key: Idempotency) -> RunRecord | None:
+        """Return the run that an idempotency key was used for."""
+        found = self._search((experiment_id,), f"tags.`{IDEMPOTENCY_TAG}` = '{key.key}'", [], 1, None).rows
+        if not found:
+            return None
+        check_arguments(found[0], ARGUMENTS_TAG, key)
+        return found[0]
 
     def get_run(self, run_id: str) -> RunRecord | None:
         """Return the run of this full id, deleted ones too."""

@@ -114,7 +114,7 @@ class SqlWriter:
         if run_id is None:
             return None
         run = run_record(self._store.get_run(run_id))
-        _check_arguments(run, key, draft)
+        check_arguments(run, ARGUMENTS_TAG if draft.run_id is None else tag, key)
         return run
 
     def _remove(self, draft: RunDraft, artifact_uri: str | None) -> None:
@@ -209,8 +209,7 @@ class StepWriter:
             runs = [r for r in runs if r.run_id == draft.run_id]
         if not runs:
             return None
-        if draft.run_id is not None or runs[0].tags.get(ARGUMENTS_TAG) is not None:
-            _check_arguments(runs[0], key, draft)
+        check_arguments(runs[0], ARGUMENTS_TAG if draft.run_id is None else tag, key)
         return runs[0]
 
     def _completed(self, known: RunRecord, draft: RunDraft) -> RunRecord:
@@ -256,8 +255,12 @@ def _marker(key: Idempotency, draft: RunDraft) -> tuple[str, str]:
     return f"{IDEMPOTENCY_TAG}.{key.key[:32]}", key.arguments
 
 
-def _check_arguments(run: RunRecord, key: Idempotency, draft: RunDraft) -> None:
-    tag = ARGUMENTS_TAG if draft.run_id is None else _marker(key, draft)[0]
+def check_arguments(run: RunRecord, tag: str, key: Idempotency) -> None:
+    """Refuse a key that comes back with other arguments than those noted in the run's tag.
+
+    Raises:
+        IdempotencyConflict: they differ.
+    """
     if run.tags.get(tag) != key.arguments:
         raise IdempotencyConflict(
             f"This idempotency_key was used for run {run.run_id} with other arguments.",

@@ -1,0 +1,131 @@
+"""Reads logged scans back from their runs: findings, what was looked at, and what changed between two."""
+
+import io
+import json
+from itertools import pairwise
+from collections.abc import Iterator, Sequence
+
+from intelligentscan.domain.comparison import FindingsChange
+from intelligentscan.domain.errors import NotFound, StoreBroken
+from intelligentscan.domain.scan import Finding
+from intelligentscan.scanners.findings_file import findings_of
+from intelligentscan.scanners.matching import Matching, match
+from intelligentscan.scanners.scan_record import ScanRecord
+from intelligentscan.stores.access import StoreAccess
+from intelligentscan.stores.interface import KIND_TAG, RunRecord
+
+FINDINGS = "findings/findings.jsonl"
+COVERAGE = "coverage/files.json"
+CHANGES = "compare/diff.json"
+TARGET_TAG = "intelligentscan.target"
+SCAN_KINDS = ("scan", "import")
+_MAX_BYTES = 400_000_000
+
+
+class ScanRecords:
+    """Logged scans, as matching and lists need them."""
+
+    def __init__(self, store: StoreAccess) -> None:
+        self._store = store
+
+    def is_scan(self, run: RunRecord) -> bool:
+        """Tell whether the run is a scan, by our engines or imported."""
+        return run.tags.get(KIND_TAG) in SCAN_KINDS
+
+    async def read(self, run: RunRecord) -> ScanRecord:
+        """Return a logged scan.
+
+        Raises:
+            NotFound: the run is no scan, or its findings are gone.
+        """
+        findings = await self._artifact(run, FINDINGS)
+        coverage = await self._artifact(run, COVERAGE)
+        if findings is None or coverage is None:
+            raise NotFound(
+                f"The run {run.run_id} holds no scan.",
+                next="search_runs lists the runs of an experiment with their kind; scans have 'scan' or 'import'.",
+            )
+        return ScanRecord.from_json(coverage.decode(), _parsed(findings))
+
+    async def changes_of(self, run: RunRecord) -> "StoredChanges | None":
+        """Return how a scan differed from its baseline when it was logged, or None without a baseline."""
+        data = await self._artifact(run, CHANGES)
+        return StoredChanges.from_json(data) if data is not None else None
+
+    async def changes(self, scans: Sequence[RunRecord]) -> list[FindingsChange]:
+        """Return how each scan differs from the one before it."""
+        result: list[FindingsChange] = []
+        before = await self.read(scans[0])
+        for earlier, later in pairwise(scans):
+            after = await self.read(later)
+            matching = match(before, after)
+            result.append(
+                FindingsChange(
+                    from_run_id=earlier.run_id,
+                    to_run_id=later.run_id,
+                    new=matching.new,
+                    fixed=matching.fixed,
+                    persisting=matching.persisting,
+                    not_comparable=matching.not_comparable,
+                    reason=_reason(matching),
+                )
+            )
+            before = after
+        return result
+
+    async def last_of(self, experiment_id: str, target: str) -> RunRecord | None:
+        """Return the last finished scan of the same target in the experiment."""
+        wanted = f"tags.`{TARGET_TAG}` = '{target}' AND attributes.status = 'FINISHED'"
+        newest = ["attributes.start_time DESC"]
+        page = await self._store.read(lambda s: s.tracking.search_runs(experiment_id, wanted, newest, 1, None))
+        return page.rows[0] if page.rows else None
+
+    async def _artifact(self, run: RunRecord, path: str) -> bytes | None:
+        return await self._store.read(lambda s: s.tracking.read_artifact(run, path, _MAX_BYTES))
+
+
+class StoredChanges:
+    """The states of a scan's findings against its baseline, as `compare/diff.json` keeps them."""
+
+    def __init__(self, baseline: str, states: list[str], gone: list[tuple[str, Finding]]) -> None:
+        self.baseline = baseline
+        self.states = states
+        self.gone = gone
+
+    @staticmethod
+    def of(matching: Matching, baseline: str) -> "StoredChanges":
+        """Return what is kept of a matching."""
+        return StoredChanges(
+            baseline, [c.state for c in matching.current], [(c.state, c.finding) for c in matching.gone]
+        )
+
+    def to_json(self) -> str:
+        """Return the text of the artifact."""
+        gone = [{"state": state, "finding": finding.model_dump(mode="json")} for state, finding in self.gone]
+        return json.dumps({"baseline": self.baseline, "states": self.states, "gone": gone}, ensure_ascii=False)
+
+    @staticmethod
+    def from_json(data: bytes) -> "StoredChanges":
+        """Read the artifact.
+
+        Raises:
+            StoreBroken: it is not what `to_json` writes.
+        """
+        try:
+            parsed = json.loads(data)
+            gone = [(str(g["state"]), Finding.model_validate(g["finding"])) for g in parsed["gone"]]
+            return StoredChanges(str(parsed["baseline"]), [str(s) for s in parsed["states"]], gone)
+        except (ValueError, TypeError, KeyError) as exc:
+            raise StoreBroken(
+                "The scan's comparison with its baseline cannot be read.", next="scan again with scan_vulnerabilities."
+            ) from exc
+
+
+def _parsed(data: bytes) -> Iterator[Finding]:
+    return findings_of(io.StringIO(data.decode("utf-8", "replace")))
+
+
+def _reason(matching: Matching) -> str | None:
+    """Return why findings cannot be compared, if some cannot: the most frequent reason."""
+    reasons = [c.reason for c in (*matching.current, *matching.gone) if c.state == "not_comparable" and c.reason]
+    return max(set(reasons), key=reasons.count) if reasons else None

@@ -1,0 +1,277 @@
+"""Scanning a repository, importing other scanners' results, and listing findings."""
+
+import tempfile
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+
+from intelligentscan._paths import AllowedRoots
+from intelligentscan.domain import names
+from intelligentscan.domain.errors import InvalidArgument, RunNotFound, ScanFailed
+from intelligentscan.domain.scan import FindingList, FindingState, ScanRun
+from intelligentscan.domain.severity import Severity, rank
+from intelligentscan.scanners.config import KNOWN_ENGINES, MAX_CONFIG_BYTES, ScanConfig
+from intelligentscan.scanners.git import describe
+from intelligentscan.scanners.interface import Progress, ScanReport
+from intelligentscan.scanners.matching import match
+from intelligentscan.scanners.scan import scan_folder
+from intelligentscan.scanners.scan_record import ScanRecord
+from intelligentscan.services import cursor as cursors
+from intelligentscan.services.idempotency import idempotency
+from intelligentscan.services.principal import real_user
+from intelligentscan.services.resolve import LATEST, Resolver
+from intelligentscan.services.runs import authored
+from intelligentscan.services.scan_answers import finding_row, lies_under, scan_run, with_states
+from intelligentscan.services.scan_artifacts import write_artifacts
+from intelligentscan.services.scan_facts import metrics_of, params_of, tags_of, target_of
+from intelligentscan.services.scan_imports import ScannerOutput, read_output
+from intelligentscan.services.scan_records import ScanRecords
+from intelligentscan.stores.access import StoreAccess
+from intelligentscan.stores.interface import ExperimentRecord, Idempotency, MetricValue, RunDraft, RunRecord
+
+DEFAULT_EXPERIMENT = "vulnerability_scanning"
+
+
+class ScanService:
+    """One use case per method."""
+
+    def __init__(self, store: StoreAccess, resolver: Resolver, roots: AllowedRoots, records: ScanRecords) -> None:
+        self._store = store
+        self._resolver = resolver
+        self._roots = roots
+        self._records = records
+
+    async def scan(
+        self,
+        repo_path: str,
+        *,
+        experiment: str | None = None,
+        engines: list[str] | None = None,
+        config: str | None = None,
+        baseline: str | None = None,
+        idempotency_key: str | None = None,
+        progress: Progress | None = None,
+        create_missing: bool = False,
+    ) -> ScanRun:
+        """Scan a folder with our engines and log the result as a run.
+
+        A run is made only when the scan has something to say: a scan that fails or is cancelled leaves none.
+
+        Args:
+            repo_path: the folder.
+            experiment: name or id; `vulnerability_scanning` if None, which is made when it is missing.
+            engines: names of engines; all of ours if None.
+            config: path of a scanning configuration (YAML), instead of engines.
+            baseline: run to compare with, or 'latest'; the last scan of the same folder if None.
+            idempotency_key: same key, same run.
+            progress: receives the share done and a text.
+            create_missing: make the named experiment if it is missing.
+
+        Raises:
+            PathRefused: the folder is not allowed, missing, or cannot be read.
+            NothingToScan: the folder holds nothing that an engine takes.
+            ScanFailed: no engine completed.
+        """
+        root = await anyio.to_thread.run_sync(self._roots.folder, repo_path)
+        chosen = await anyio.to_thread.run_sync(self._config, engines, config)
+        within = await self._resolver.experiment_or_new(
+            experiment or DEFAULT_EXPERIMENT, create_missing or experiment is None
+        )
+        key = idempotency(
+            idempotency_key,
+            person=real_user(),
+            tool="scan_vulnerabilities",
+            experiment_id=within.experiment_id,
+            arguments={"repo_path": str(root), "config": chosen.digest, "baseline": baseline},
+        )
+        if (known := await self._known(within, key)) is not None:
+            return await self._shown(within, known, created=False)
+        before = await self._baseline(within, baseline, target_of("scan", "", str(root)))
+        began = time.time()
+        report = await scan_folder(root, chosen, progress=progress)
+        if report.status == "failed":
+            raise ScanFailed("No engine completed the scan.", next="see 'intelligentscan doctor' for the engines.")
+        return await self._logged(within, report, before, key, began=began)
+
+    async def log(
+        self,
+        experiment: str,
+        *,
+        sarif_path: str | None = None,
+        sarif: dict[str, Any] | None = None,
+        findings: list[dict[str, Any]] | None = None,
+        repo_path: str | None = None,
+        scanner: str | None = None,
+        scanner_version: str | None = None,
+        params: dict[str, object] | None = None,
+        metrics: dict[str, float] | None = None,
+        tags: dict[str, object] | None = None,
+        baseline: str | None = None,
+        idempotency_key: str | None = None,
+        create_missing: bool = False,
+    ) -> ScanRun:
+        """Log the result of any scanner as a run: a SARIF file, a SARIF object, or a list of findings.
+
+        Raises:
+            SarifInvalid: the document is not SARIF 2.1.0.
+            InvalidArgument: not exactly one of the three was given, or a value is wrong.
+        """
+        given = ScannerOutput(sarif_path, sarif, findings)
+        extra = Extra(names.params(params), names.metrics(metrics), names.tags(tags))
+        label = names.run_name(scanner) if scanner is not None else None
+        root = await anyio.to_thread.run_sync(self._roots.folder, repo_path) if repo_path is not None else None
+        read = await anyio.to_thread.run_sync(read_output, given, self._roots, root, label, scanner_version)
+        within = await self._resolver.experiment_or_new(experiment, create_missing)
+        key = idempotency(
+            idempotency_key,
+            person=real_user(),
+            tool="log_scan_run",
+            experiment_id=within.experiment_id,
+            arguments={
+                "content": read.digest,
+                "repo_path": str(root) if root else None,
+                "scanner": [scanner, scanner_version],
+                "extra": [extra.params, extra.metrics, extra.tags],
+                "baseline": baseline,
+            },
+        )
+        if (known := await self._known(within, key)) is not None:
+            return await self._shown(within, known, created=False)
+        report = read.report
+        if root is not None:
+            report = replace(report, vcs=await describe(root))
+        before = await self._baseline(within, baseline, target_of("import", report.scanner, report.target))
+        return await self._logged(within, report, before, key, extra=extra)
+
+    async def findings(
+        self,
+        run_id: str,
+        *,
+        severity: Severity | None = None,
+        state: FindingState | None = None,
+        rule: str | None = None,
+        path: str | None = None,
+        experiment: str | None = None,
+        limit: int = 20,
+        cursor: str | None = None,
+    ) -> FindingList:
+        """Return a page of a scan's findings, the worst first.
+
+        Without a baseline the state of a finding is 'unmatched'.
+
+        Raises:
+            RunNotFound: there is no such run.
+            NotFound: the run is no scan.
+        """
+        cursors.checked_limit(limit)
+        run = await self._resolver.run(run_id, experiment)
+        call = ("findings", run.run_id, severity, state, rule, path)
+        start = int(cursors.decode(cursor, *call) or 0)
+        record = await self._records.read(run)
+        changes = await self._records.changes_of(run)
+        rows = [
+            finding_row(finding, at)
+            for finding, at in with_states(record.findings, changes)
+            if (severity is None or finding.severity == severity)
+            and (state is None or at == state)
+            and (rule is None or finding.rule == rule)
+            and (path is None or lies_under(finding.path, path))
+        ]
+        rows.sort(key=lambda row: (rank(row.severity), row.location, row.rule, row.fingerprint))
+        end = start + limit
+        return FindingList(
+            run_id=run.run_id,
+            total=len(rows),
+            findings=rows[start:end],
+            next_cursor=cursors.encode(str(end) if end < len(rows) else None, *call),
+        )
+
+    def _config(self, engines: list[str] | None, config: str | None) -> ScanConfig:
+        if config is None:
+            return ScanConfig.of_engines(list(KNOWN_ENGINES) if engines is None else engines)
+        if engines is not None:
+            raise InvalidArgument("Give either engines or config.", next="name the engines in the configuration.")
+        data = self._roots.read_bytes(config, MAX_CONFIG_BYTES, argument="config")
+        return ScanConfig.from_yaml(data.decode("utf-8", "replace"))
+
+    async def _known(self, within: ExperimentRecord, key: Idempotency | None) -> RunRecord | None:
+        if key is None:
+            return None
+        return await self._store.read(lambda s: s.tracking.run_by_key(within.experiment_id, key))
+
+    async def _baseline(self, within: ExperimentRecord, baseline: str | None, target: str) -> RunRecord | None:
+        if baseline is None or baseline.strip().lower() == LATEST:
+            found = await self._records.last_of(within.experiment_id, target)
+            if found is None and baseline is not None:
+                raise RunNotFound(
+                    "There is no earlier scan of this target in the experiment.",
+                    next="call again without baseline; this scan becomes the first.",
+                )
+            return found
+        run = await self._resolver.run(baseline)
+        if not self._records.is_scan(run):
+            raise InvalidArgument(
+                f"The baseline {run.run_id} is no scan.", next="give the run_id of a scan, or baseline='latest'."
+            )
+        return run
+
+    async def _logged(
+        self,
+        within: ExperimentRecord,
+        report: ScanReport,
+        before: RunRecord | None,
+        key: Idempotency | None,
+        *,
+        began: float | None = None,
+        extra: "Extra | None" = None,
+    ) -> ScanRun:
+        matching = None
+        if before is not None:
+            earlier = await self._records.read(before)
+            matching = await anyio.to_thread.run_sync(match, earlier, ScanRecord.of(report))
+        extra = extra or Extra()
+        user, now = real_user(), int(time.time() * 1000)
+        start = int(began * 1000) if began is not None else now
+        own_params, own_metrics = params_of(report), metrics_of(report, matching)
+        if taken := (own_params.keys() & extra.params.keys()) | (own_metrics.keys() & extra.metrics.keys()):
+            raise InvalidArgument(
+                f"'{min(taken)}' is set by the scan itself.", next="log your value under another key."
+            )
+        baseline = before.run_id if before else None
+        with tempfile.TemporaryDirectory(prefix="intelligentscan-") as private:
+            await anyio.to_thread.run_sync(write_artifacts, Path(private), report, matching, baseline)
+            draft = RunDraft(
+                experiment_id=within.experiment_id,
+                user=user,
+                time=now,
+                start_time=start,
+                params={**extra.params, **own_params},
+                metrics=tuple(MetricValue(k, v, start) for k, v in {**extra.metrics, **own_metrics}.items()),
+                tags=authored({**extra.tags, **tags_of(report, baseline)}, user),
+                artifacts=Path(private),
+                status="FINISHED",
+                idempotency=key,
+            )
+            written = await self._store.write(lambda s: s.tracking.write_run(draft))
+        if not written.created:
+            return await self._shown(within, written.run, created=False)
+        return scan_run(
+            within, written.run, report.findings, created=True, coverage=report.coverage, warnings=report.warnings
+        )
+
+    async def _shown(self, within: ExperimentRecord, run: RunRecord, *, created: bool) -> ScanRun:
+        """Return the answer for a scan that was logged before."""
+        record = await self._records.read(run)
+        return scan_run(within, run, record.findings, created=created)
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """What a caller logs beside the scan, checked."""
+
+    params: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
