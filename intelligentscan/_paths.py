@@ -107,8 +107,8 @@ class AllowedRoots:
         base = self.base if self.base is not None else self.roots[0]
         try:
             # Folders are resolved as the system does ('..' after links), and what lies outside is not told apart.
-            real = Path(os.path.realpath(Path(base, text).expanduser() if text.startswith("~/") else Path(base, text)))
-        except (OSError, ValueError, RuntimeError) as exc:
+            real = Path(os.path.realpath(Path(base, text)))
+        except (OSError, ValueError) as exc:
             raise _refused(path, argument, self.roots) from exc
         if not any(_inside(real, root) for root in self.roots):
             raise _refused(path, argument, self.roots)
@@ -258,7 +258,7 @@ def _plain(path: str, argument: str) -> str:
             f"{argument} '{untrusted(path, 80)}' has control characters or is not UTF-8.",
             next=f"call again with {argument} in printable characters; scan a folder above it instead.",
         )
-    return str(Path.home()) if path == "~" else path
+    return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path  # noqa: PTH111  (cannot raise)
 
 
 def _kind(mode: int) -> str:

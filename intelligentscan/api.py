@@ -21,7 +21,7 @@ from intelligentscan.domain.errors import InvalidArgument
 from intelligentscan.domain.experiment import Experiment
 from intelligentscan.domain.registry import PromotionDecision, RegisteredVersion
 from intelligentscan.domain.scan import ScanRun
-from intelligentscan.settings import Settings
+from intelligentscan.settings import Settings, sqlite_uri
 from intelligentscan.store_environment import exports
 
 T = TypeVar("T")
@@ -190,7 +190,7 @@ def use(store: str | os.PathLike[str] | None = None) -> str:
     given: dict[str, Any] = {}
     if store is not None:
         text = os.fspath(store)
-        given["tracking_uri"] = text if "://" in text or text == "databricks" else f"sqlite:///{Path(text).absolute()}"
+        given["tracking_uri"] = text if "://" in text or text == "databricks" else sqlite_uri(Path(text).absolute())
     settings = Settings.load(**given)
     os.environ.update(exports(settings))
     _run(_opened)

@@ -1,41 +1,101 @@
 """Settings in, services out: the one place that names concrete stores and engines.
 
-It imports neither the agent face nor the HTTP face, so that a script or a CLI command does not pay for them.
+It imports neither the agent face nor the HTTP face, so that a script or a CLI command does not pay for
+them. Each service is imported when it is first asked for: a client waits for the server's handshake
+with a short deadline, and together they would take half as long again as the protocol itself.
 """
 
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from intelligentscan._paths import AllowedRoots, default_roots
-from intelligentscan.services.comparison import ComparisonService
-from intelligentscan.services.experiments import ExperimentService
-from intelligentscan.services.registry import RegistryService
-from intelligentscan.services.resolve import Resolver
-from intelligentscan.services.runs import RunService
-from intelligentscan.services.scan_configs import ScanConfigs
-from intelligentscan.services.scan_records import ScanRecords
-from intelligentscan.services.scans import ScanService
 from intelligentscan.settings import Settings
-from intelligentscan.stores import nearby
 from intelligentscan.stores.access import StoreAccess
 
+if TYPE_CHECKING:
+    from intelligentscan.services.comparison import ComparisonService
+    from intelligentscan.services.experiments import ExperimentService
+    from intelligentscan.services.registry import RegistryService
+    from intelligentscan.services.resolve import Resolver
+    from intelligentscan.services.runs import RunService
+    from intelligentscan.services.scan_records import ScanRecords
+    from intelligentscan.services.scans import ScanService
 
-@dataclass(frozen=True, slots=True)
+
 class Services:
-    """Every service of one store."""
+    """Every service of one store.
 
-    settings: Settings
-    roots: AllowedRoots
-    store: StoreAccess
-    experiments: ExperimentService
-    runs: RunService
-    comparisons: ComparisonService
-    scans: ScanService
-    registry: RegistryService
+    Args:
+        settings: what is set.
+        roots: where path arguments may lie.
+        neighbourhood: folders in which other stores are looked for.
+    """
+
+    def __init__(self, settings: Settings, roots: AllowedRoots, neighbourhood: tuple[Path, ...]) -> None:
+        self.settings = settings
+        self.roots = roots
+        self.neighbourhood = neighbourhood
+        self.store = StoreAccess(settings)
 
     def start(self) -> None:
         """Begin to import MLflow and to open the store in the background."""
         self.store.start()
+
+    def load(self) -> None:
+        """Import every service; blocks for some 0.1 s, so call it from a thread when nobody is waiting."""
+        for name, member in vars(type(self)).items():
+            if isinstance(member, cached_property):
+                getattr(self, name)
+
+    @cached_property
+    def experiments(self) -> "ExperimentService":
+        """Creating and finding experiments."""
+        from intelligentscan.services.experiments import ExperimentService
+
+        return ExperimentService(self.store, self._resolver)
+
+    @cached_property
+    def runs(self) -> "RunService":
+        """Logging, finding and reading runs."""
+        from intelligentscan.services.runs import RunService
+
+        return RunService(self.store, self._resolver, self.roots)
+
+    @cached_property
+    def comparisons(self) -> "ComparisonService":
+        """Runs side by side."""
+        from intelligentscan.services.comparison import ComparisonService
+
+        return ComparisonService(self.store, self._resolver, self._records)
+
+    @cached_property
+    def scans(self) -> "ScanService":
+        """Scanning, importing, listing findings."""
+        from intelligentscan.services.scans import ScanService
+
+        return ScanService(self.store, self._resolver, self.roots, self._records)
+
+    @cached_property
+    def registry(self) -> "RegistryService":
+        """Registering models and moving their versions."""
+        from intelligentscan.services.registry import RegistryService
+        from intelligentscan.services.scan_configs import ScanConfigs
+
+        return RegistryService(self.store, self._resolver, ScanConfigs(self.store))
+
+    @cached_property
+    def _resolver(self) -> "Resolver":
+        from intelligentscan.services.resolve import Resolver
+        from intelligentscan.stores import nearby
+
+        return Resolver(self.store, lambda: nearby.find(self.neighbourhood, self.settings.store_uri))
+
+    @cached_property
+    def _records(self) -> "ScanRecords":
+        from intelligentscan.services.scan_records import ScanRecords
+
+        return ScanRecords(self.store)
 
 
 def build(settings: Settings, *, anywhere: bool = False) -> Services:
@@ -46,31 +106,15 @@ def build(settings: Settings, *, anywhere: bool = False) -> Services:
         anywhere: a person at a shell or in Python names paths with their own rights, not an agent;
             credentials and INTELLIGENTSCAN_HOME stay refused.
     """
-    roots = _roots(settings, anywhere)
-    store = StoreAccess(settings)
-    neighbourhood = (roots.base,) if anywhere and roots.base else roots.roots
-    resolver = Resolver(store, lambda: nearby.find(neighbourhood, settings.store_uri))
-    records = ScanRecords(store)
-    configs = ScanConfigs(store)
-    return Services(
-        settings=settings,
-        roots=roots,
-        store=store,
-        experiments=ExperimentService(store, resolver),
-        runs=RunService(store, resolver, roots),
-        comparisons=ComparisonService(store, resolver, records),
-        scans=ScanService(store, resolver, roots, records),
-        registry=RegistryService(store, resolver, configs),
-    )
-
-
-def _roots(settings: Settings, anywhere: bool) -> AllowedRoots:
     try:
         here: Path | None = Path.cwd()
     except OSError:  # the working directory was removed
         here = None
     if anywhere:
-        return AllowedRoots((Path("/"),), settings.home, base=here)
+        roots = AllowedRoots((Path("/"),), settings.home, base=here)
+        return Services(settings, roots, (here,) if here else ())
     if settings.allowed_roots is not None:
-        return AllowedRoots(settings.allowed_roots, settings.home)
-    return AllowedRoots(default_roots(here, Path("~").expanduser()) if here else (), settings.home)
+        roots = AllowedRoots(settings.allowed_roots, settings.home)
+    else:
+        roots = AllowedRoots(default_roots(here, Path("~").expanduser()) if here else (), settings.home)
+    return Services(settings, roots, roots.roots)

@@ -1,9 +1,10 @@
 """What can be set from outside: environment, then `config.toml` in INTELLIGENTSCAN_HOME, then defaults."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import platformdirs
 from pydantic import AliasChoices, Field, ValidationError, field_validator
@@ -18,6 +19,7 @@ from pydantic_settings import (
 from intelligentscan.domain.errors import InvalidArgument
 
 EMBEDDED_STORE = "mlflow.db"
+_ESCAPE = re.compile("%(?=[0-9A-Fa-f]{2})")
 
 
 def home_from_environment() -> Path:
@@ -107,9 +109,9 @@ class Settings(BaseSettings):
     def store_uri(self) -> str:
         """The tracking URI in force, with an absolute path for SQLite files."""
         if self.tracking_uri is None:
-            return f"sqlite:///{self.home / EMBEDDED_STORE}"
+            return sqlite_uri(self.home / EMBEDDED_STORE)
         if (path := sqlite_path(self.tracking_uri)) is not None:
-            return f"sqlite:///{path}"
+            return sqlite_uri(path)
         return self.tracking_uri
 
     @property
@@ -121,16 +123,26 @@ class Settings(BaseSettings):
     def artifact_root(self) -> str | None:
         """Where new experiments of a SQLite store keep their artifacts: an absolute path beside the file."""
         if self.embedded:
-            return str(self.home / "artifacts")
+            return artifact_uri(self.home / "artifacts")
         path = sqlite_path(self.store_uri)
-        return str(path.parent / "mlruns") if path is not None else None
+        return artifact_uri(path.parent / "mlruns") if path is not None else None
 
 
 def sqlite_path(uri: str) -> Path | None:
     """Return the absolute path of a `sqlite:///` URI's file, or None for any other URI."""
     if not uri.startswith("sqlite:///"):
         return None
-    return Path(uri.removeprefix("sqlite:///").split("?", 1)[0]).expanduser().absolute()
+    return Path(unquote(uri.removeprefix("sqlite:///").split("?", 1)[0])).expanduser().absolute()
+
+
+def sqlite_uri(path: Path) -> str:
+    """Return the URI of a SQLite file; only what a URI would read as something else is escaped."""
+    return f"sqlite:///{_ESCAPE.sub('%25', str(path)).replace('?', '%3F')}"
+
+
+def artifact_uri(folder: Path) -> str:
+    """Return a folder as MLflow takes it for artifacts: its path, or a file URI if the path would be misread."""
+    return folder.as_uri() if set("%?#") & set(str(folder)) else str(folder)
 
 
 def shown_uri(uri: str) -> str:

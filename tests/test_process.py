@@ -179,22 +179,21 @@ import anyio
 from pathlib import Path
 from intelligentscan._process import run
 async def main():
-    await run(["/bin/sh", "-c", "sleep {mark}; true"], cwd=Path("/"), env={{"PATH": "/usr/bin:/bin"}}, timeout_s=300)
+    await run(["/bin/sleep", "{mark}"], cwd=Path("/"), env={{}}, timeout_s=300)
 anyio.run(main)
 """
 
-    def shell_of_child() -> list[str]:
-        return [line for line in alive(f"sleep {mark}; true") if "sh -c sleep" in line and "import anyio" not in line]
+    def child() -> list[str]:
+        return [line for line in alive(f"/bin/sleep {mark}") if "import anyio" not in line]
 
     parent = await anyio.open_process([sys.executable, "-c", script])
     try:
-        assert await until(lambda: bool(shell_of_child()))
+        assert await until(lambda: bool(child()))
     finally:
         parent.kill()
         await parent.wait()
 
-    assert await until(lambda: not shell_of_child())
-    subprocess.run(["pkill", "-f", f"^sleep {mark}$"], check=False)
+    assert await until(lambda: not child())
 
 
 def test_a_program_is_never_taken_from_the_scanned_folder_nor_a_relative_path_entry(tmp_path, monkeypatch):

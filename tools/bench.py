@@ -186,7 +186,7 @@ async def connected(home: Path) -> Any:
 
     command = ours()
     parameters = StdioServerParameters(command=command[0], args=command[1:], env=environment_of(home))
-    with Path(os.devnull).open("w") as silent:
+    with Path(os.devnull).open("w") as silent:  # noqa: ASYNC230 - a device, opened once
         async with Client(stdio_client(parameters, errlog=silent), read_timeout_seconds=120) as client:
             yield client
 
@@ -373,6 +373,7 @@ def measure_order(home: Path, options: argparse.Namespace) -> Result:
 
     async def served() -> list[float]:
         async with connected(home) as client:
+
             async def best() -> None:
                 found = await call(
                     client, "search_runs", experiment="bench", order_by=["metrics.m0 DESC"], limit=1

@@ -70,7 +70,9 @@ def main() -> int:
     problems = over_budget(files)
     there = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.json")}
     if check:
-        problems += [f"{name}: differs; run tools/catalogue.py" for name in sorted(files) if files[name] != there.get(name)]
+        problems += [
+            f"{name}: differs; run tools/catalogue.py" for name in sorted(files) if files[name] != there.get(name)
+        ]
         problems += [f"{name}: no such tool" for name in sorted(there.keys() - files.keys() - {"openapi.json"})]
     else:
         FOLDER.mkdir(exist_ok=True)

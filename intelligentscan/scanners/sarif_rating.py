@@ -30,6 +30,8 @@ WORDS: dict[str, Severity] = {
     "none": "info",
     "unknown": "info",
 }
+_SCORE, _PROPERTY = "security-severity", "severity property"
+_GIVEN = frozenset({_SCORE, _PROPERTY})
 _TAG_WORDS = frozenset({"CRITICAL", "HIGH", "MEDIUM", "LOW"})
 
 
@@ -47,8 +49,9 @@ def level_of(result: Sarif, facts: RuleFacts, override: str | None) -> str:
 
 
 def rate(result: Sarif, facts: RuleFacts, engine: str, message: str, override: str | None) -> Rating:
-    """Return the severity of a result and where it came from."""
-    return raised(engine, facts.id, message, _rate(result, facts, engine, message, override))
+    """Return the severity of a result and where it came from; a score or word given for it is never raised."""
+    rating = _rate(result, facts, engine, message, override)
+    return rating if rating.source in _GIVEN else raised(engine, facts.id, message, rating)
 
 
 def _rate(result: Sarif, facts: RuleFacts, engine: str, message: str, override: str | None) -> Rating:
@@ -56,14 +59,14 @@ def _rate(result: Sarif, facts: RuleFacts, engine: str, message: str, override: 
     of_rule = as_object(facts.descriptor.get("properties"))
     for properties in (own, of_rule):
         if (band := _security_severity(properties.get("security-severity"))) is not None:
-            return Rating(band, "security-severity")
+            return Rating(band, _SCORE)
     if engine == "bandit" and (band := severity_word(own.get("issue_severity"))) is not None:
         return Rating(band, f"issue_severity {own['issue_severity'][:20].upper()}")
-    if (known := engine_rating(engine, facts.id, message)) is not None:
-        return known
     for properties in (own, of_rule):
         if (band := severity_word(properties.get("severity"))) is not None:
-            return Rating(band, "severity property")
+            return Rating(band, _PROPERTY)
+    if (known := engine_rating(engine, facts.id, message)) is not None:
+        return known
     for tag in facts.tags:
         if tag in _TAG_WORDS:
             return Rating(WORDS[tag.lower()], "severity tag")

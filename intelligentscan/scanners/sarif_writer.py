@@ -27,6 +27,7 @@ _LEVELS: dict[Severity, str] = {
     "info": "note",
 }
 _WEB = re.compile(r"https?://[!-~]{1,500}")
+_SCP = re.compile(r"\A((?:[\w.\-]+@)?[\w.\-]{2,}):(?!/)(.+)\Z")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:[!-~]+")
 
 
@@ -194,7 +195,7 @@ def _description(descriptor: Sarif) -> Sarif:
 
 def _provenance(vcs: Vcs) -> dict[str, Any] | None:
     """Return where the code came from; SARIF wants the repository as a URI, and nobody wants a password in it."""
-    url = without_userinfo(vcs.url) if vcs.url else ""
+    url = without_userinfo(_SCP.sub(r"ssh://\1/\2", vcs.url)) if vcs.url else ""
     if not _URI.fullmatch(url) or "[redacted]" in url:
         return None
     details: Sarif = {"repositoryUri": url, "mappedTo": {"uriBaseId": ROOT}}

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import anyio
+import anyio.to_thread
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 
 from intelligentscan.app import Services, build
@@ -115,6 +116,7 @@ async def _open_store(services: Services, answered: anyio.Event) -> None:
     services.start()
     try:
         await services.store.read(lambda _: None)
+        await anyio.to_thread.run_sync(services.load)
     except IntelligentScanError as error:
         # Whoever needs the store meets the same error, and reads it.
         logger.info("the store could not be opened: %s", error)

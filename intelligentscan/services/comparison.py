@@ -25,6 +25,7 @@ MAX_RUNS = 100
 DEFAULT_RUNS = 10
 _SUMMARY = {"concise": 1_600, "detailed": 12_000}
 CONCISE_ROWS = 12
+_HEADLINE = ("vulnerabilities_found", "critical_count")
 _WIDE = 6
 """Up to this many runs are columns of the summary; more are rows."""
 
@@ -32,7 +33,7 @@ _LOWER_IS_BETTER = re.compile(
     r"(^|[._\-/ :])(loss|losses|logloss|error|errors|err|rmse|mse|mae|mape|rmsle|perplexity|duration|time|latency|"
     r"seconds|elapsed|memory|mem|rss|findings|vulnerabilities|vulnerability|failed|failures|fpr|fnr|fp|fn|"
     r"skipped|density|brier|divergence|drift|cost|wer|cer)($|[._\-/ :])"
-    r"|(_s|_ms|_mb|_gb|_bytes|critical_count)$"
+    r"|(?<!_per)(_s|_ms|_mb|_gb|_bytes)$|critical_count$"
 )
 
 
@@ -162,7 +163,7 @@ def _column(run: RunRecord) -> ComparedRun:
 
 
 def _metrics(runs: list[RunRecord], wanted: Sequence[str] | None) -> list[ComparedMetric]:
-    """Return the metrics of the runs: those that differ first, then by how many runs have them."""
+    """Return the metrics of the runs: the counts of scans, then what differs, then by how many runs have it."""
     keys = dict.fromkeys(key for run in runs for key in sorted(run.metrics))
     rows = []
     for key in keys:
@@ -175,7 +176,7 @@ def _metrics(runs: list[RunRecord], wanted: Sequence[str] | None) -> list[Compar
                 key=untrusted(key, 100), values=values, best_run_id=_best(values, higher), higher_is_better=higher
             )
         )
-    return sorted(rows, key=lambda row: (row.best_run_id is None, -len(row.values)))
+    return sorted(rows, key=lambda row: (row.key not in _HEADLINE, row.best_run_id is None, -len(row.values)))
 
 
 def _best(values: Mapping[str, float], higher: bool) -> str | None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from intelligentscan.scanners.findings_file import write_findings
 from intelligentscan.scanners.interface import Sarif, ScanReport
-from intelligentscan.scanners.matching import Matching
 from intelligentscan.scanners.plots import severity_plot
 from intelligentscan.scanners.report import render_html, render_markdown
+from intelligentscan.scanners.report_view import RunFacts
 from intelligentscan.scanners.sarif_writer import combined
 from intelligentscan.scanners.scan_record import ScanRecord
 from intelligentscan.services.scan_configs import CONFIG_ARTIFACT
@@ -16,7 +16,7 @@ from intelligentscan.services.scan_records import CHANGES, COVERAGE, FINDINGS, S
 _MAX_STDERR = 100_000
 
 
-def write_artifacts(folder: Path, report: ScanReport, matching: Matching | None, baseline: str | None) -> None:
+def write_artifacts(folder: Path, report: ScanReport, facts: RunFacts) -> None:
     """Write every artifact of a scan; blocks, for up to seconds on a large scan."""
     _write_json(combined(report), folder / "sarif" / "combined.sarif")
     for engine, document in report.engine_sarif.items():
@@ -26,12 +26,13 @@ def write_artifacts(folder: Path, report: ScanReport, matching: Matching | None,
             _made(folder / "logs" / f"{engine}.stderr.txt").write_text(text[:_MAX_STDERR], encoding="utf-8")
     write_findings(_made(folder / FINDINGS), report.findings)
     _made(folder / COVERAGE).write_text(ScanRecord.of(report).to_json(), encoding="utf-8")
-    if matching is not None and baseline is not None:
-        _made(folder / CHANGES).write_text(StoredChanges.of(matching, baseline).to_json(), encoding="utf-8")
+    if facts.change is not None and facts.baseline_run_id is not None:
+        changes = StoredChanges.of(facts.change, facts.baseline_run_id)
+        _made(folder / CHANGES).write_text(changes.to_json(), encoding="utf-8")
     if report.config is not None:
         _made(folder / CONFIG_ARTIFACT).write_text(report.config.to_yaml(), encoding="utf-8")
-    _made(folder / "report" / "report.md").write_text(render_markdown(report, matching), encoding="utf-8")
-    (folder / "report" / "report.html").write_text(render_html(report, matching), encoding="utf-8")
+    _made(folder / "report" / "report.md").write_text(render_markdown(report, facts), encoding="utf-8")
+    (folder / "report" / "report.html").write_text(render_html(report, facts), encoding="utf-8")
     severity_plot(report, _made(folder / "plots" / "severity.png"))
 
 

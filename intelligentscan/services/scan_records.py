@@ -2,8 +2,8 @@
 
 import io
 import json
-from itertools import pairwise
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from intelligentscan.domain.comparison import FindingsChange
 from intelligentscan.domain.errors import NotFound, StoreBroken

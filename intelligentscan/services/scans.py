@@ -10,13 +10,16 @@ import anyio.to_thread
 
 from intelligentscan._paths import AllowedRoots
 from intelligentscan.domain import names
+from intelligentscan.domain.clock import rfc3339
 from intelligentscan.domain.errors import InvalidArgument, RunNotFound, ScanFailed
 from intelligentscan.domain.scan import FindingList, FindingState, ScanRun
 from intelligentscan.domain.severity import Severity, rank
+from intelligentscan.domain.text import visible
 from intelligentscan.scanners.config import KNOWN_ENGINES, MAX_CONFIG_BYTES, ScanConfig
 from intelligentscan.scanners.git import describe
 from intelligentscan.scanners.interface import Progress, ScanReport
 from intelligentscan.scanners.matching import match
+from intelligentscan.scanners.report_view import RunFacts
 from intelligentscan.scanners.scan import scan_folder
 from intelligentscan.scanners.scan_record import ScanRecord
 from intelligentscan.services import cursor as cursors
@@ -242,12 +245,16 @@ class ScanService:
             )
         baseline = before.run_id if before else None
         with tempfile.TemporaryDirectory(prefix="intelligentscan-") as private:
-            await anyio.to_thread.run_sync(write_artifacts, Path(private), report, matching, baseline)
+            facts = RunFacts(
+                experiment=within.name, started=rfc3339(start), user=user, baseline_run_id=baseline, change=matching
+            )
+            await anyio.to_thread.run_sync(write_artifacts, Path(private), report, facts)
             draft = RunDraft(
                 experiment_id=within.experiment_id,
                 user=user,
                 time=now,
                 start_time=start,
+                run_name=_name(report),
                 params={**extra.params, **own_params},
                 metrics=tuple(MetricValue(k, v, start) for k, v in {**extra.metrics, **own_metrics}.items()),
                 tags=authored({**extra.tags, **tags_of(report, baseline)}, user),
@@ -266,6 +273,13 @@ class ScanService:
         """Return the answer for a scan that was logged before."""
         record = await self._records.read(run)
         return scan_run(within, run, record.findings, created=created)
+
+
+def _name(report: ScanReport) -> str:
+    """Return a run name that tells scans apart: what was scanned, and by what."""
+    target = Path(report.target).name if report.target else report.kind
+    scanner = "+".join(report.config.engines) if report.config else report.scanner
+    return visible(f"{target} {scanner}")[: names.MAX_NAME]
 
 
 @dataclass(frozen=True, slots=True)

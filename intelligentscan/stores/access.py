@@ -9,11 +9,13 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from intelligentscan._threads import Lanes
 from intelligentscan.settings import Settings
-from intelligentscan.stores.interface import Stores
+
+if TYPE_CHECKING:
+    from intelligentscan.stores.interface import Stores
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -35,7 +37,7 @@ class StoreAccess:
         """Begin to import MLflow and to open the store, without waiting for it."""
         threading.Thread(target=self._warm_up, name="open-store", daemon=True).start()
 
-    async def read(self, use: Callable[[Stores], T]) -> T:
+    async def read(self, use: "Callable[[Stores], T]") -> T:
         """Run a reading function on the store.
 
         Raises:
@@ -43,7 +45,7 @@ class StoreAccess:
         """
         return await self._lanes.read(self._call, use)
 
-    async def write(self, use: Callable[[Stores], T]) -> T:
+    async def write(self, use: "Callable[[Stores], T]") -> T:
         """Run a writing function on the store; once begun it is completed.
 
         Raises:
@@ -51,10 +53,10 @@ class StoreAccess:
         """
         return await self._lanes.write(self._call, use)
 
-    def _call(self, use: Callable[[Stores], T]) -> T:
+    def _call(self, use: "Callable[[Stores], T]") -> T:
         return self._open().call(use)
 
-    def _open(self) -> Stores:
+    def _open(self) -> "Stores":
         if self._stores is None:
             with self._opening:
                 if self._stores is None:  # a failed opening is tried again by the next call

@@ -9,7 +9,7 @@ from mlflow.tracking._model_registry import utils as registry_utils
 from mlflow.tracking._tracking_service import utils as tracking_utils
 from mlflow.utils.uri import is_databricks_unity_catalog_uri
 
-from intelligentscan.settings import Settings, sqlite_path
+from intelligentscan.settings import Settings, artifact_uri, sqlite_path, sqlite_uri
 from intelligentscan.stores.interface import Stores
 from intelligentscan.stores.mlflow_errors import translated
 from intelligentscan.stores.mlflow_models import LoggedModels
@@ -55,8 +55,8 @@ def _open(settings: Settings) -> MlflowStores:
     tracking_store = _migrated_once(uri, lambda: tracking_utils._get_store(uri, settings.artifact_root))
     registry_uri = settings.registry_uri or registry_utils._get_default_registry_uri_for_tracking_uri(uri) or uri
     if (registry_path := sqlite_path(registry_uri)) is not None:
-        registry_uri = f"sqlite:///{registry_path}"
-        create_if_missing(registry_path, str(registry_path.parent / "mlruns"))
+        registry_uri = sqlite_uri(registry_path)
+        create_if_missing(registry_path, artifact_uri(registry_path.parent / "mlruns"))
     registry_store = _migrated_once(registry_uri, lambda: registry_utils._get_store(registry_uri, uri))
     if path is not None:
         quicken(tracking_store.engine)

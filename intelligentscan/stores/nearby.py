@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from intelligentscan.settings import sqlite_path
+from intelligentscan.settings import sqlite_path, sqlite_uri
 
 _MAX_FOLDERS = 200
 _SKIPPED = frozenset({"node_modules", "__pycache__", "site-packages"})
@@ -33,7 +33,7 @@ def find(roots: Iterable[Path], in_force: str) -> list[NearbyStore]:
         for folder in _folders(root):
             database, files = folder / "mlflow.db", folder / "mlruns"
             if database != current and (runs := _sqlite_runs(database)):
-                found[database] = NearbyStore(database, runs, f"sqlite:///{database}")
+                found[database] = NearbyStore(database, runs, sqlite_uri(database))
             if files.as_uri() != in_force and (runs := _file_runs(files)):
                 found[files] = NearbyStore(files, runs, files.as_uri())
     return list(found.values())

@@ -1,0 +1,1 @@
+"""The lending desk without its web face."""
