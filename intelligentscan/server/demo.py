@@ -111,7 +111,7 @@ class Demo:
                 f"The sample is weak on purpose, so the strategy that finds more is better: {better['run_id'][:8]}."
             )
             await self._refused("register_model", "NO_MODEL", run_id=imported["run_id"], name=CONFIG_MODEL)
-            version = await self._release(CONFIG_MODEL, better["run_id"], "finds more in the labelled sample")
+            version = await self._release(CONFIG_MODEL, better["run_id"], "finds more in the sample that is weak on purpose")
             await self._use(version, sample, better["vulnerabilities_found"])
             await self._train_two()
             await self._same_key_twice()

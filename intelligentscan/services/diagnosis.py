@@ -1,13 +1,10 @@
 """Looks at one installation: what is set, whether the store opens, what an agent may read, which engines are there.
 
-Nothing is created or changed, and every check answers on its own, so that a broken setting or a server that is down
+Nothing is created or changed, and every check answers on its own, so that a wrong setting or a server that is down
 does not hide the rest.
 """
 
-import importlib.metadata
 import os
-import platform
-import stat
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,24 +12,40 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from intelligentscan import __version__
 from intelligentscan._paths import ROOTS_SETTING, AllowedRoots
-from intelligentscan._process import find_executable, run, scrubbed_env
-from intelligentscan.domain.diagnosis import Check, Diagnosis
+from intelligentscan.domain.diagnosis import Check, Details, Diagnosis
 from intelligentscan.domain.errors import IntelligentScanError, StoreBroken
 from intelligentscan.domain.text import untrusted
-from intelligentscan.scanners.engines import ENGINES
+from intelligentscan.services.installation import (
+    can_be_made,
+    check_engines,
+    check_git,
+    check_home,
+    check_program,
+    setting_source,
+)
 from intelligentscan.settings import Settings, shown_uri, sqlite_path
 from intelligentscan.stores.access import StoreAccess
 from intelligentscan.stores.interface import Stores
 from intelligentscan.stores.nearby import NearbyStore
-from intelligentscan.stores.sqlite_facts import SqliteFacts, read_facts
+from intelligentscan.stores.sqlite_facts import read_facts
 
-_PACKAGES = ("mlflow", "mcp")
-_GIT_TIMEOUT_S = 10.0
 _MOST_EXPERIMENTS = 1000
 _MOST_RUNS = 100
 _STORE_SETTING = "MLFLOW_TRACKING_URI"
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """How much a store holds; `more` if the runs were not counted to the end."""
+
+    experiments: int
+    runs: int
+    more: bool = False
+    journal_mode: str | None = None
+
+    def __str__(self) -> str:
+        return f"{_plural(self.experiments, 'experiment')}, {_plural(self.runs, 'run', self.more)}"
 
 
 class DiagnosisService:
@@ -40,8 +53,8 @@ class DiagnosisService:
 
     Args:
         settings: what is in force.
-        store: access to the store, with a deadline short enough to wait for.
-        agent_roots: the folders an MCP server started here would allow.
+        store: access to the store.
+        agent_roots: the folders that an MCP server started here would allow.
         nearby: finds other stores that hold runs.
     """
 
@@ -61,99 +74,79 @@ class DiagnosisService:
         """Return every check, in the order in which a person would look."""
         return await _diagnosis(
             {
-                "program": _program,
-                "home": lambda: _home(self._settings.home),
+                "program": check_program,
+                "home": lambda: check_home(self._settings.home),
                 "store": self._check_store,
-                "elsewhere": self._elsewhere,
-                "roots": self._roots,
-                "engines": _engines,
-                "git": _git,
+                "elsewhere": self._check_elsewhere,
+                "roots": self._check_roots,
+                "engines": check_engines,
+                "git": check_git,
             }
         )
 
     async def _check_store(self) -> Check:
-        uri, path = self._settings.store_uri, sqlite_path(self._settings.store_uri)
-        name = "the embedded store" if self._settings.embedded else _kind(uri)
-        details: dict[str, str | int | bool | list[str] | None] = {
-            "uri": shown_uri(uri),
-            "embedded": self._settings.embedded,
-            "selected_by": _selected_by(self._settings),
-            "journal_mode": None,
-            "experiments": None,
-            "runs": None,
-        }
+        settings = self._settings
+        uri, path, shown = settings.store_uri, sqlite_path(settings.store_uri), shown_uri(settings.store_uri)
+        name = "embedded store" if settings.embedded else _kind(uri)
+        selected = setting_source(_STORE_SETTING) if settings.tracking_uri is not None else "default"
+        details: Details = {"uri": shown, "embedded": settings.embedded, "selected_by": selected}
         try:
             if path is not None and not await anyio.to_thread.run_sync(_is_there, path):
-                return _unborn(name, path, details)
-            counted = await self._opened(path)
+                if can_be_made(path):
+                    return Check.ok("store", f"{name} {shown}: not there yet, the first use makes it", details)
+                return Check.problem(
+                    "store", f"{name} {shown} is not there and cannot be made", _correct(selected), details
+                )
+            content = await self._content(path)
         except IntelligentScanError as error:
-            fact = f"{name} {shown_uri(uri)} does not open: {error.message}"
-            return Check(
-                name="store",
-                status="problem",
-                fact=fact,
-                next=f"{error.next} It is selected by {details['selected_by']}.",
-                details={**details, "code": error.code},
-            )
-        details |= {"experiments": counted.experiments, "runs": counted.runs, "journal_mode": counted.journal_mode}
-        fact = (
-            f"{name} holds {_number(counted.experiments, 'experiment')}, {_number(counted.runs, 'run', counted.more)}"
-        )
-        if counted.journal_mode not in (None, "wal"):
-            return Check(
-                name="store",
-                status="note",
-                fact=f"{fact}; journal mode {counted.journal_mode}, so readers and writers wait for each other",
-                next=f"while nothing uses it: sqlite3 {path} 'PRAGMA journal_mode = WAL'.",
-                details=details,
-            )
-        mode = ", journal mode WAL" if counted.journal_mode else ""
-        return Check(name="store", status="ok", fact=f"{fact}{mode}: {shown_uri(uri)}", details=details)
+            fact = f"{name} {shown}: {error.message}"
+            return Check.problem("store", fact, _correct(selected, error.next), {**details, "code": error.code})
+        mode = content.journal_mode
+        details |= {"journal_mode": mode, "experiments": content.experiments, "runs": content.runs}
+        fact = f"{name} {shown}: {content}"
+        if mode is not None and mode != "wal":
+            fact += f"; journal mode {mode}, so readers and writers wait for each other"
+            return Check.note("store", fact, f"sqlite3 '{path}' 'PRAGMA journal_mode = WAL' while it rests.", details)
+        return Check.ok("store", f"{fact}, journal mode WAL" if mode else fact, details)
 
-    async def _opened(self, path: Path | None) -> "_Counted":
+    async def _content(self, path: Path | None) -> _Content:
         """Open the store as every command does, and count what it holds."""
-        facts = await anyio.to_thread.run_sync(_look, path) if path is not None else None
-        found = await self._store.read(_count if facts is None else _open)
-        return _Counted(facts.experiments, facts.runs, facts.journal_mode) if facts is not None else found
+        if path is None:
+            return await self._store.read(_count)
+        # The file first: it says what is wrong with itself more plainly than MLflow would.
+        content = await anyio.to_thread.run_sync(_count_in_file, path)
+        await self._store.read(lambda s: s.tracking.search_experiments(None, {}, 1, None))
+        return content
 
-    async def _elsewhere(self) -> Check | None:
+    async def _check_elsewhere(self) -> Check | None:
         found = await anyio.to_thread.run_sync(self._nearby)
         if not found:
             return None
-        return Check(
-            name="elsewhere",
-            status="note",
-            fact=f"runs that are not in this store: {'; '.join(untrusted(f'{s.path} ({s.runs})', 300) for s in found)}",
-            next=f"to use that store set {_STORE_SETTING}={untrusted(found[0].uri, 300)}.",
-            details={"stores": [untrusted(s.uri, 400) for s in found], "runs": sum(s.runs for s in found)},
+        listed = ", ".join(untrusted(f"{store.path} ({store.runs})", 300) for store in found)
+        return Check.note(
+            "elsewhere",
+            f"runs in stores that are not in force: {listed}",
+            f"to use one: {_STORE_SETTING}={untrusted(found[0].uri, 300)}",
+            {"stores": [untrusted(store.uri, 400) for store in found]},
         )
 
-    async def _roots(self) -> Check:
+    async def _check_roots(self) -> Check:
         roots, chosen = self._agent_roots.roots, self._settings.allowed_roots is not None
         shown = [untrusted(str(root), 300) for root in roots]
-        details: dict[str, str | int | bool | list[str] | None] = {
-            "roots": shown,
-            "selected_by": _source(ROOTS_SETTING) if chosen else "working directory",
-        }
-        missing = [untrusted(str(root), 300) for root in roots if not root.is_dir()]
-        if missing:
-            return Check(
-                name="roots",
-                status="problem",
-                fact=f"{ROOTS_SETTING} names what is no folder: {', '.join(missing)}",
-                next=f"correct {ROOTS_SETTING}; several folders are separated by '{os.pathsep}'.",
-                details=details,
-            )
+        selected = setting_source(ROOTS_SETTING) if chosen else "working directory"
+        details: Details = {"roots": shown, "selected_by": selected}
+        if missing := [untrusted(str(root), 300) for root in roots if not root.is_dir()]:
+            fact = f"{selected} names what is no folder: {', '.join(missing)}"
+            return Check.problem("roots", fact, f"correct it; '{os.pathsep}' stands between folders.", details)
         if not roots:
-            return Check(
-                name="roots",
-                status="note",
-                fact="an agent started here may read no folder: the working directory is no project",
-                next=f"connect with 'intelligentscan install CLIENT --root FOLDER', or set {ROOTS_SETTING}.",
-                details=details,
+            return Check.note(
+                "roots",
+                "an assistant started here may read no folder: the working directory is no project",
+                f"'intelligentscan install CLIENT --root FOLDER', or set {ROOTS_SETTING}.",
+                details,
             )
-        why = f"set by {details['selected_by']}" if chosen else "the working directory, which is a project"
-        return Check(name="roots", status="ok", fact=f"an agent may read {', '.join(shown)} ({why})", details=details)
+        why = f"set by {selected}" if chosen else "the working directory is a project"
+        return Check.ok("roots", f"an assistant started here may read {', '.join(shown)} ({why})", details)
 
 
 async def diagnose_without_settings(error: IntelligentScanError, home: Path) -> Diagnosis:
@@ -164,22 +157,18 @@ async def diagnose_without_settings(error: IntelligentScanError, home: Path) -> 
         home: INTELLIGENTSCAN_HOME, as far as it is known.
     """
 
-    async def settings() -> Check:
-        return Check(
-            name="settings", status="problem", fact=error.message, next=error.next, details={"code": error.code}
-        )
+    async def check_settings() -> Check:
+        return Check.problem("settings", error.message, error.next, {"code": error.code})
 
     return await _diagnosis(
-        {"program": _program, "settings": settings, "home": lambda: _home(home), "engines": _engines, "git": _git}
+        {
+            "program": check_program,
+            "settings": check_settings,
+            "home": lambda: check_home(home),
+            "engines": check_engines,
+            "git": check_git,
+        }
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Counted:
-    experiments: int
-    runs: int
-    journal_mode: str | None = None
-    more: bool = False
 
 
 async def _diagnosis(looks: Mapping[str, Callable[[], Awaitable[Check | None]]]) -> Diagnosis:
@@ -191,122 +180,12 @@ async def _diagnosis(looks: Mapping[str, Callable[[], Awaitable[Check | None]]])
             found[name] = await looks[name]()
         except Exception as exc:  # whatever is wrong here is what doctor is asked about
             fact = f"could not be checked: {type(exc).__name__}: {untrusted(str(exc), 200)}"
-            found[name] = Check(name=name, status="problem", fact=fact, next="report this with the output of doctor.")
+            found[name] = Check.problem(name, fact, "report this with the output of doctor.", {})
 
     async with anyio.create_task_group() as group:
         for name in looks:
             group.start_soon(look, name)
     return Diagnosis.of([check for name in looks if (check := found[name]) is not None])
-
-
-async def _program() -> Check:
-    versions = {name: _installed(name) for name in _PACKAGES}
-    parts = [__version__, f"Python {platform.python_version()}"]
-    parts += [f"{name} {version}" for name, version in versions.items() if version]
-    missing = [name for name, version in versions.items() if not version]
-    return Check(
-        name="program",
-        status="problem" if missing else "ok",
-        fact=" · ".join(parts) + (f"; not installed: {', '.join(missing)}" if missing else ""),
-        next="install IntelligentScan again." if missing else None,
-        details={"version": __version__, "python": platform.python_version(), **versions},
-    )
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-async def _home(home: Path) -> Check:
-    shown = untrusted(str(home), 300)
-    details: dict[str, str | int | bool | list[str] | None] = {
-        "path": shown,
-        "selected_by": _source("INTELLIGENTSCAN_HOME", "default"),
-        "mode": None,
-    }
-
-    def problem(fact: str, next: str) -> Check:
-        return Check(name="home", status="problem", fact=fact, next=next, details=details)
-
-    try:
-        status = home.stat()
-    except FileNotFoundError:
-        parent = _nearest(home)
-        if parent is None or not os.access(parent, os.W_OK | os.X_OK):
-            return problem(f"{shown} is not there and cannot be made", "set INTELLIGENTSCAN_HOME to a folder of yours.")
-        return Check(
-            name="home", status="ok", fact=f"{shown} is not there yet; the first use makes it", details=details
-        )
-    except OSError as exc:
-        return problem(f"{shown} cannot be reached: {exc.strerror}", "set INTELLIGENTSCAN_HOME to a folder of yours.")
-    details["mode"] = f"{stat.S_IMODE(status.st_mode):04o}"
-    if not stat.S_ISDIR(status.st_mode):
-        return problem(f"{shown} is no folder", "move it away, or set INTELLIGENTSCAN_HOME to a folder.")
-    if not os.access(home, os.R_OK | os.W_OK | os.X_OK):
-        return problem(
-            f"{shown} (mode {details['mode']}) cannot be read and written by this user",
-            f"chown it to you, chmod 700 {shown}, or set INTELLIGENTSCAN_HOME to a folder of yours.",
-        )
-    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        return Check(
-            name="home",
-            status="note",
-            fact=f"{shown} is open to other users of this machine (mode {details['mode']})",
-            next=f"if it is yours alone: chmod 700 {shown}.",
-            details=details,
-        )
-    return Check(name="home", status="ok", fact=f"{shown} (mode {details['mode']}, yours alone)", details=details)
-
-
-async def _engines() -> Check:
-    versions: dict[str, str | int | bool | list[str] | None] = {}
-    errors: list[IntelligentScanError] = []
-    for name, engine in ENGINES.items():
-        try:
-            versions[name] = await engine.version()
-        except IntelligentScanError as error:
-            versions[name] = None
-            errors.append(error)
-    shown = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-    if errors:
-        told = " ".join(error.message for error in errors)
-        return Check(
-            name="engines",
-            status="problem",
-            fact=f"{told} Working: {shown or 'none'}.",
-            next=errors[0].next or "install IntelligentScan again.",
-            details=versions,
-        )
-    return Check(name="engines", status="ok", fact=shown, details=versions)
-
-
-async def _git() -> Check:
-    git = find_executable("git")
-    if git is not None:
-        home = Path("/")
-        result = await run([str(git), "--version"], cwd=home, env=scrubbed_env(home), timeout_s=_GIT_TIMEOUT_S)
-        if result.exit_code == 0:
-            version = untrusted(result.stdout.decode("utf-8", "replace").strip().removeprefix("git version "), 60)
-            return Check(name="git", status="ok", fact=version, details={"version": version})
-    return Check(
-        name="git",
-        status="note",
-        fact="git does not run here; scans work, but commit and branch stay unknown",
-        next="install git, or put it on PATH.",
-        details={"version": None},
-    )
-
-
-def _look(path: Path) -> SqliteFacts:
-    facts = read_facts(path)
-    if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
-        raise StoreBroken(
-            "this user may read but not write it.", next=f"give this user the file {path} and its folder."
-        )
-    return facts
 
 
 def _is_there(path: Path) -> bool:
@@ -315,63 +194,36 @@ def _is_there(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError as exc:
-        raise StoreBroken(f"{exc.strerror}.", next=f"make {path} readable and writable for this user.") from exc
+        raise StoreBroken(f"{exc.strerror}.", next="make it readable and writable for this user.") from exc
     return True
 
 
-def _unborn(name: str, path: Path, details: dict[str, str | int | bool | list[str] | None]) -> Check:
-    parent = _nearest(path)
-    if parent is not None and parent.is_dir() and os.access(parent, os.W_OK | os.X_OK):
-        fact = f"{name} is not there yet; the first use makes it: {path}"
-        return Check(name="store", status="ok", fact=fact, details=details)
-    return Check(
-        name="store",
-        status="problem",
-        fact=f"{name} is not there and cannot be made: {path}",
-        next=f"correct what selects it: {details['selected_by']}.",
-        details=details,
-    )
+def _count_in_file(path: Path) -> _Content:
+    facts = read_facts(path)
+    if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
+        raise StoreBroken("This user may not write it.", next="give this user the file and its folder.")
+    return _Content(facts.experiments, facts.runs, journal_mode=facts.journal_mode)
 
 
-def _nearest(path: Path) -> Path | None:
-    """Return the nearest folder above the path that exists."""
-    for parent in path.parents:
-        try:
-            parent.stat()
-        except FileNotFoundError:
-            continue
-        except OSError:
-            return None
-        return parent
-    return None
-
-
-def _count(stores: Stores) -> _Counted:
-    """Count without reading more of a server than a person would wait for."""
+def _count(stores: Stores) -> _Content:
+    """Count without reading more from a server than a person would wait for."""
     experiments = stores.tracking.search_experiments(None, {}, _MOST_EXPERIMENTS, None).rows
     runs = stores.tracking.runs_by_prefix("", None, _MOST_RUNS)
-    return _Counted(len(experiments), len(runs), more=len(runs) == _MOST_RUNS)
+    return _Content(len(experiments), len(runs), more=len(runs) == _MOST_RUNS)
 
 
-def _open(stores: Stores) -> _Counted:
-    stores.tracking.search_experiments(None, {}, 1, None)
-    return _Counted(0, 0)
-
-
-def _number(count: int, what: str, more: bool = False) -> str:
+def _plural(count: int, what: str, more: bool = False) -> str:
     return f"{count:,}{' or more' if more else ''} {what}{'' if count == 1 else 's'}"
 
 
 def _kind(uri: str) -> str:
     if uri.startswith("sqlite:"):
-        return "the SQLite store"
-    return "the tracking server" if uri.startswith(("http://", "https://")) else "the tracking store"
+        return "SQLite store"
+    return "tracking server" if uri.startswith(("http://", "https://")) else "tracking store"
 
 
-def _selected_by(settings: Settings) -> str:
-    return _source(_STORE_SETTING) if settings.tracking_uri is not None else "default"
-
-
-def _source(variable: str, otherwise: str = "config.toml in INTELLIGENTSCAN_HOME") -> str:
-    """Return where a setting comes from: its environment variable, else the other place."""
-    return variable if os.environ.get(variable) else otherwise
+def _correct(selected: str, otherwise: str = "") -> str:
+    """Return the next step for a store that does not open: an own mistake is most often in what selects it."""
+    if selected == "default":
+        return otherwise or "set INTELLIGENTSCAN_HOME to a folder of yours."
+    return f"correct or unset {selected}, which selects it." if not otherwise else f"{otherwise} {selected} selects it."

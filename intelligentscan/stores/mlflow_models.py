@@ -20,6 +20,7 @@ from intelligentscan.stores.mlflow_records import run_record
 MAX_MODEL_FILES = 20_000
 _MAX_FOLDERS = 50
 _MLMODEL = "MLmodel"
+_STRAYS = ("uv.lock", "pyproject.toml", ".python-version")
 
 
 class LoggedModels:
@@ -113,6 +114,8 @@ class LoggedModels:
                     signature=signature,
                     input_example=pd.DataFrame([wanted.example]),
                 )
+                for stray in _STRAYS:  # MLflow adds those of whatever project the process happens to stand in
+                    (folder / stray).unlink(missing_ok=True)
                 repository = get_artifact_repository(model.artifact_location, tracking_uri=self._uri)
                 repository.log_artifacts(str(folder))
             self._store.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
