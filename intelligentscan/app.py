@@ -5,16 +5,20 @@ them. Each service is imported when it is first asked for: a client waits for th
 with a short deadline, and together they would take half as long again as the protocol itself.
 """
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anyio.to_thread
+
 from intelligentscan._paths import AllowedRoots, default_roots
-from intelligentscan.settings import Settings
+from intelligentscan.settings import Settings, sqlite_path
 from intelligentscan.stores.access import StoreAccess
 
 if TYPE_CHECKING:
     from intelligentscan.services.comparison import ComparisonService
+    from intelligentscan.services.diagnosis import DiagnosisService
     from intelligentscan.services.experiments import ExperimentService
     from intelligentscan.services.registry import RegistryService
     from intelligentscan.services.resolve import Resolver
@@ -41,6 +45,16 @@ class Services:
     def start(self) -> None:
         """Begin to import MLflow and to open the store in the background."""
         self.store.start()
+
+    async def create_store(self) -> None:
+        """Make the SQLite store if it is not there yet, before plain MLflow uses it; a server makes its own.
+
+        Raises:
+            StoreError: it cannot be made.
+        """
+        path = sqlite_path(self.settings.store_uri)
+        if path is not None and not await anyio.to_thread.run_sync(os.path.lexists, path):
+            await self.store.read(lambda stores: None)
 
     def load(self) -> None:
         """Import every service; blocks for some 0.1 s, so call it from a thread when nobody is waiting."""
@@ -85,6 +99,18 @@ class Services:
         return RegistryService(self.store, self._resolver, ScanConfigs(self.store))
 
     @cached_property
+    def diagnosis(self) -> "DiagnosisService":
+        """What is in order here and what is not."""
+        from intelligentscan.services.diagnosis import DiagnosisService
+        from intelligentscan.stores import nearby
+
+        agent_roots = _agent_roots(self.settings, _working_directory())
+        neighbourhood = dict.fromkeys((*self.neighbourhood, *agent_roots.roots, self.settings.home))
+        return DiagnosisService(
+            self.settings, self.store, agent_roots, lambda: nearby.find(neighbourhood, self.settings.store_uri)
+        )
+
+    @cached_property
     def _resolver(self) -> "Resolver":
         from intelligentscan.services.resolve import Resolver
         from intelligentscan.stores import nearby
@@ -106,15 +132,22 @@ def build(settings: Settings, *, anywhere: bool = False) -> Services:
         anywhere: a person at a shell or in Python names paths with their own rights, not an agent;
             credentials and INTELLIGENTSCAN_HOME stay refused.
     """
-    try:
-        here: Path | None = Path.cwd()
-    except OSError:  # the working directory was removed
-        here = None
+    here = _working_directory()
     if anywhere:
         roots = AllowedRoots((Path("/"),), settings.home, base=here)
         return Services(settings, roots, (here,) if here else ())
-    if settings.allowed_roots is not None:
-        roots = AllowedRoots(settings.allowed_roots, settings.home)
-    else:
-        roots = AllowedRoots(default_roots(here, Path("~").expanduser()) if here else (), settings.home)
+    roots = _agent_roots(settings, here)
     return Services(settings, roots, roots.roots)
+
+
+def _agent_roots(settings: Settings, here: Path | None) -> AllowedRoots:
+    if settings.allowed_roots is not None:
+        return AllowedRoots(settings.allowed_roots, settings.home)
+    return AllowedRoots(default_roots(here, Path("~").expanduser()) if here else (), settings.home)
+
+
+def _working_directory() -> Path | None:
+    try:
+        return Path.cwd()
+    except OSError:  # it was removed
+        return None

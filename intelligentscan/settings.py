@@ -95,6 +95,10 @@ class Settings(BaseSettings):
                 f"The setting {name} is wrong: {first['msg'][:200]}.",
                 next=f"correct INTELLIGENTSCAN_{name.upper()} or config.toml in INTELLIGENTSCAN_HOME.",
             ) from exc
+        except RuntimeError as exc:  # '~' for a user without a home folder, as in some containers
+            raise InvalidArgument(
+                f"A folder of the settings is unknown: {str(exc).rstrip(chr(46))}.", next="set INTELLIGENTSCAN_HOME to an absolute path."
+            ) from exc
         except (ValueError, OSError) as exc:
             raise InvalidArgument(
                 f"config.toml in INTELLIGENTSCAN_HOME cannot be read: {str(exc)[:200]}.", next="correct its syntax."

@@ -236,7 +236,7 @@ async def test_modules_in_the_target_are_not_imported(root, tmp_path):
 
 
 async def test_paths_that_engines_leave_out_by_default_are_analysed(root):
-    write(root, {name: EVAL for name in ("a.git.py", "x.egg/b.py", "CVS.d/c.py", "build/d.py", "venv/e.py", "f.pyw")})
+    write(root, dict.fromkeys(("a.git.py", "x.egg/b.py", "CVS.d/c.py", "build/d.py", "venv/e.py", "f.pyw"), EVAL))
 
     report = await scan(root)
 

@@ -63,7 +63,8 @@ def _named_facts(shown: ReportView) -> list[tuple[str, str]]:
     files = f"{report.files_analyzed:,} of {report.files_discovered:,} analysed, {report.files_failed:,} failed"
     known: list[tuple[str, str | None]] = [
         ("Status", report.status),
-        ("Scanner", f"{report.scanner} {report.scanner_version}".strip()),
+        ("Scanner", report.scanner),
+        ("Version", report.scanner_version),
         ("Configuration", report.config.name if report.config else None),
         ("Files", files if report.files_discovered else None),
         ("Lines", f"{report.lines:,}" if report.lines else None),

@@ -24,7 +24,7 @@ _CLOSING = {
 _PREFIXES = frozenset({"r", "b", "u", "f", "rb", "br", "fr", "rf", "t", "rt", "tr"})
 _HINT = re.compile(r"pass|pwd|secret|credential|key|token", re.IGNORECASE)
 _NAMED = re.compile(
-    r"(?:passw(?:or)?d|passphrase|pwd|secret|credential|api_?key|access_?key|private_?key|token)[\w\-]*[\"']?\]?\s*"
+    r"(?:passw(?:or)?d|passphrase|pwd|secret|credential|api_?key|(?:access|private|session|signing|encryption|master)_?key|token)[\w\-]*[\"']?\]?\s*"
     r"(?::\s*[\w\[\], |.]{1,40}?)?\s*(?:==|!=|=>|:=|=|:|,)\s*(?:[a-z]{1,2})?$",
     re.IGNORECASE,
 )

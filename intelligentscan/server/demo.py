@@ -55,13 +55,16 @@ def run_demo(home: Path | None, quick: bool) -> int:
     if home is not None:
         os.environ["INTELLIGENTSCAN_HOME"] = str(home.expanduser().absolute())
     demo = Demo(Settings.load(), Console())
+    failed: list[BaseException] = []
     try:
         anyio.run(demo.quick if quick else demo.full)
-    except StepFailed as failure:
+    except* StepFailed as group:  # the client's task groups wrap what is raised inside them
+        failed += _leaves(group)
+    for failure in failed:
         demo.console.print(f"\n[bold red]The demo stopped:[/] {escape(str(failure))}")
-        return 1
-    demo.farewell()
-    return 0
+    if not failed:
+        demo.farewell()
+    return 1 if failed else 0
 
 
 class Demo:
@@ -111,7 +114,9 @@ class Demo:
                 f"The sample is weak on purpose, so the strategy that finds more is better: {better['run_id'][:8]}."
             )
             await self._refused("register_model", "NO_MODEL", run_id=imported["run_id"], name=CONFIG_MODEL)
-            version = await self._release(CONFIG_MODEL, better["run_id"], "finds more in the sample that is weak on purpose")
+            version = await self._release(
+                CONFIG_MODEL, better["run_id"], "finds more in the sample that is weak on purpose"
+            )
             await self._use(version, sample, better["vulnerabilities_found"])
             await self._train_two()
             await self._same_key_twice()
@@ -310,6 +315,14 @@ class Demo:
             raise StepFailed(f"expected that {what}")
         self._steps += 1
         self.console.print(f"  [green]✓[/] {escape(what)}")
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    return [
+        leaf
+        for found in group.exceptions
+        for leaf in (_leaves(found) if isinstance(found, BaseExceptionGroup) else [found])
+    ]
 
 
 def _examples() -> Path:

@@ -7,6 +7,7 @@ import than everything else together, is imported on a thread right after it.
 import argparse
 import gc
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -39,8 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: options after `intelligentscan mcp`; None takes those of the process.
 
     Returns:
-        0 when the client closed stdin, 2 for an option or a setting that is wrong, 130 when interrupted.
+        0 when the client left, 2 for an option or a setting that is wrong.
     """
+    # The thread that reads stdin cannot be interrupted; with Python's own handler Ctrl-C would wait for it for ever.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     options = _parser().parse_args(argv)
     _log_to_stderr()
     try:
@@ -55,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write("intelligentscan mcp: waiting for an MCP client on stdin; connect one with its 'install'.\n")
     try:
         anyio.run(_serve, server, services)
-    except KeyboardInterrupt:
-        return 130
+    except* BrokenPipeError:
+        logger.info("the client closed our stdout before stdin")
     return 0
 
 

@@ -52,7 +52,7 @@ def from_mlflow(exc: MlflowException) -> IntelligentScanError:
     if code in _UNAVAILABLE or "API request to" in str(exc) or "Max retries exceeded" in str(exc):
         return StoreUnavailable(f"The tracking store did not answer: {text}", next=_CHECK)
     if code == "INTERNAL_ERROR" and "out-of-date database schema" in str(exc):
-        return StoreBroken(f"The tracking database has another schema: {text}", next="upgrade MLflow's database.")
+        return StoreBroken(f"The tracking database has another schema: {text}", next="back it up, then run 'mlflow db upgrade' with its URI.")
     if code == "RESOURCE_DOES_NOT_EXIST":
         return NotFound(text, next="list what is there with search_experiments, search_runs or get_model.")
     if "Changing param values is not allowed" in str(exc):

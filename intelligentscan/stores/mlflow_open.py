@@ -1,6 +1,8 @@
 """Opens the tracking and the registry store that the settings name."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import sqlalchemy
@@ -14,7 +16,7 @@ from intelligentscan.stores.interface import Stores
 from intelligentscan.stores.mlflow_errors import translated
 from intelligentscan.stores.mlflow_models import LoggedModels
 from intelligentscan.stores.mlflow_registry import MlflowRegistry
-from intelligentscan.stores.mlflow_sqlite import PlannerStatistics, create_if_missing, quicken
+from intelligentscan.stores.mlflow_sqlite import PlannerStatistics, create_if_missing, give_engines, quicken
 from intelligentscan.stores.mlflow_tracking import MlflowTracking
 from intelligentscan.stores.mlflow_unit import Units
 from intelligentscan.stores.mlflow_write import SqlWriter, StepWriter, index_idempotency
@@ -43,8 +45,17 @@ def open_stores(settings: Settings) -> MlflowStores:
         StoreBroken: the SQLite file is there but cannot be used.
         StoreUnavailable: the database cannot be reached.
     """
+    _leave_removed_folder()
     with translated():
         return _open(settings)
+
+
+def _leave_removed_folder() -> None:
+    """Leave a working directory that was removed: MLflow asks for it even where it needs no relative path."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        os.chdir("/")
 
 
 def _open(settings: Settings) -> MlflowStores:
@@ -52,11 +63,13 @@ def _open(settings: Settings) -> MlflowStores:
     path = sqlite_path(uri)
     if path is not None:
         create_if_missing(path, settings.artifact_root or str(path.parent))
+        give_engines(uri)
     tracking_store = _migrated_once(uri, lambda: tracking_utils._get_store(uri, settings.artifact_root))
     registry_uri = settings.registry_uri or registry_utils._get_default_registry_uri_for_tracking_uri(uri) or uri
     if (registry_path := sqlite_path(registry_uri)) is not None:
         registry_uri = sqlite_uri(registry_path)
         create_if_missing(registry_path, artifact_uri(registry_path.parent / "mlruns"))
+        give_engines(registry_uri)
     registry_store = _migrated_once(registry_uri, lambda: registry_utils._get_store(registry_uri, uri))
     if path is not None:
         quicken(tracking_store.engine)

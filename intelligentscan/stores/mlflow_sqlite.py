@@ -1,21 +1,26 @@
 """The SQLite file under a store: created whole or not at all, and kept fast for every client on it."""
 
 import fcntl
+import glob
 import logging
 import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import sqlalchemy
+from mlflow.store.db.base_sql_model import Base
+from mlflow.store.db.utils import create_sqlalchemy_engine
+from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool
 
 from intelligentscan.domain.errors import StoreBroken
+from intelligentscan.settings import sqlite_uri
 
 logger = logging.getLogger(__name__)
 ANALYZE_FIRST_AT = 50
@@ -34,14 +39,16 @@ def create_if_missing(path: Path, artifact_root: str) -> None:
     """
     if path.exists():
         _check(path)
+        if any(_leftovers(path)):  # of a process killed just after the link
+            with suppress(OSError), _creating(path):
+                _remove_leftovers(path)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with _creating(path):
+        _remove_leftovers(path)
         if path.exists():
             _check(path)
             return
-        for leftover in path.parent.glob(f".{path.name}.new-*"):
-            leftover.unlink(missing_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.new-", dir=path.parent)
         os.close(handle)
         fresh = Path(name)
@@ -63,32 +70,62 @@ def _creating(path: Path) -> Iterator[None]:
         yield
 
 
+def _leftovers(path: Path) -> Iterator[Path]:
+    """Return the files that creators of this store left when they were killed; call it with their lease to be sure."""
+    return path.parent.glob(f".{glob.escape(path.name)}.new-*")
+
+
+def _remove_leftovers(path: Path) -> None:
+    for leftover in _leftovers(path):
+        leftover.unlink(missing_ok=True)
+
+
 def _migrate(fresh: Path, artifact_root: str) -> None:
+    uri = sqlite_uri(fresh)
     with closing(sqlite3.connect(fresh)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
-    SqlAlchemyStore(f"sqlite:///{fresh}", artifact_root)._dispose_engine()
-    SqlAlchemyStore._engine_map.pop(f"sqlite:///{fresh}", None)
+    give_engines(uri)
+    try:
+        SqlAlchemyStore(uri, artifact_root)
+    finally:
+        for store in (SqlAlchemyStore, RegistryStore):
+            store._engine_map.pop(uri).dispose()
     with closing(sqlite3.connect(fresh)) as connection:
         connection.execute("ANALYZE")
         connection.commit()
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
+def give_engines(uri: str) -> None:
+    """Give MLflow's stores their engines for a file.
+
+    Left to themselves, they try for 100 s to open a file that cannot be opened, and make a folder named
+    like the URI where it differs from the path.
+    """
+    for store in (SqlAlchemyStore, RegistryStore):
+        with store._engine_map_lock:
+            if uri not in store._engine_map:
+                store._engine_map[uri] = create_sqlalchemy_engine(uri)
+
+
 def _check(path: Path) -> None:
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=20)) as connection:
-            found = connection.execute(
-                "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN ('alembic_version', 'experiments')"
-            ).fetchone()[0]
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=20)) as connection:
+            found = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.Error as exc:
         raise StoreBroken(
             f"The store's file {path.name} cannot be opened: {exc}.",
             next=f"move {path} away, or set MLFLOW_TRACKING_URI to another store.",
         ) from exc
-    if found != 2:
+    if not {"alembic_version", "experiments"} <= found:
         raise StoreBroken(
             f"The store's file {path.name} is no complete MLflow database.",
             next=f"move {path} away, or set MLFLOW_TRACKING_URI to another store.",
+        )
+    if missing := set(Base.metadata.tables) - found:  # MLflow would migrate the file that others are using
+        raise StoreBroken(
+            f"The store's file {path.name} was made by another release of MLflow: it lacks {len(missing)} tables.",
+            next=f"back it up, end what uses it, then run: mlflow db upgrade '{sqlite_uri(path)}'.",
         )
 
 
@@ -110,7 +147,7 @@ class PlannerStatistics:
     """
 
     def __init__(self, path: Path) -> None:
-        self._engine = sqlalchemy.create_engine(f"sqlite:///{path}", poolclass=NullPool)
+        self._engine = sqlalchemy.create_engine(sqlite_uri(path), poolclass=NullPool)
         self._writes = 0
 
     def after_write(self) -> None:

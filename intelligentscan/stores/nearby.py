@@ -52,12 +52,12 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _sqlite_runs(path: Path) -> int:
-    if not path.is_file():
-        return 0
     try:
+        if not path.is_file():
+            return 0
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=1)) as connection:
             return int(connection.execute("SELECT count(*) FROM runs").fetchone()[0])
-    except sqlite3.Error:
+    except (sqlite3.Error, OSError):
         return 0
 
 

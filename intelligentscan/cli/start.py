@@ -1,0 +1,31 @@
+"""The commands that start something else: the MCP server, the demo."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from intelligentscan.cli.runner import reported
+
+
+def mcp(context: typer.Context) -> None:
+    """Serve MCP on stdio, for an assistant; see 'mcp --help'."""
+    raise typer.Exit(serve(context.args))
+
+
+def serve(options: list[str]) -> int:
+    """Run the MCP server until its client leaves; return its exit code."""
+    from intelligentscan.server.main import main  # costs half a second, for this one command
+
+    return main(options)
+
+
+@reported
+def demo(
+    home: Annotated[Path | None, typer.Option(help="Folder for the demo's store; a new one if not given.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Only the five main tools.")] = False,
+) -> None:
+    """Watch a whole conversation: scan, compare, register, promote."""
+    from intelligentscan.demo import run_demo  # it brings the SDK's client, for this one command
+
+    raise typer.Exit(run_demo(home, quick))
