@@ -1,7 +1,9 @@
 """The command `intelligentscan`, also as `python -m intelligentscan`: the MCP server, or the command line."""
 
 import gc
+import os
 import sys
+from typing import NoReturn
 
 
 def main() -> int:
@@ -12,7 +14,7 @@ def main() -> int:
         gc.disable()
         from intelligentscan.server.main import main as serve
 
-        return serve(arguments[1:])
+        _leave(serve(arguments[1:]))
     from intelligentscan.cli import main as command_line
 
     return int(command_line() or 0)
@@ -20,6 +22,12 @@ def main() -> int:
 
 def _at_a_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process at once: writes are done by now, and a thread that still reads must not hold up the client."""
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

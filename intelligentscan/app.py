@@ -143,7 +143,14 @@ def build(settings: Settings, *, anywhere: bool = False) -> Services:
 def _agent_roots(settings: Settings, here: Path | None) -> AllowedRoots:
     if settings.allowed_roots is not None:
         return AllowedRoots(settings.allowed_roots, settings.home)
-    return AllowedRoots(default_roots(here, Path("~").expanduser()) if here else (), settings.home)
+    return AllowedRoots(default_roots(here, _user_folder()) if here else (), settings.home)
+
+
+def _user_folder() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # a user without a home folder, as in some containers
+        return Path("/")
 
 
 def _working_directory() -> Path | None:

@@ -97,7 +97,8 @@ class Settings(BaseSettings):
             ) from exc
         except RuntimeError as exc:  # '~' for a user without a home folder, as in some containers
             raise InvalidArgument(
-                f"A folder of the settings is unknown: {str(exc).rstrip(chr(46))}.", next="set INTELLIGENTSCAN_HOME to an absolute path."
+                f"A folder of the settings is unknown: {str(exc).rstrip('.')}.",
+                next="set INTELLIGENTSCAN_HOME to an absolute path.",
             ) from exc
         except (ValueError, OSError) as exc:
             raise InvalidArgument(

@@ -26,7 +26,7 @@ async def sh(script: str, folder: Path, *arguments: str, timeout_s: float = 20, 
 
 def alive(mark: str) -> list[str]:
     """Return the processes whose arguments contain the mark, zombies left out."""
-    table = subprocess.run(["ps", "-eo", "stat,pid,args"], capture_output=True, text=True, check=True).stdout
+    table = subprocess.run(["ps", "-ww", "-eo", "stat,pid,args"], capture_output=True, text=True, check=True).stdout
     return [line for line in table.splitlines() if mark in line and not line.startswith("Z")]
 
 

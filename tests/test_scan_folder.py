@@ -141,7 +141,7 @@ async def test_a_scan_knows_the_commit_of_its_target(root):
     write(root, {"a.py": EVAL})
     for command in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-q", "-m", "x"]):
         identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-        subprocess.run(["git", *identity, *command], cwd=root, check=True)
+        await anyio.run_process(["git", *identity, *command], cwd=root)
 
     report = await scan_folder(root, RUFF)
 
@@ -151,7 +151,9 @@ async def test_a_scan_knows_the_commit_of_its_target(root):
 
 def engine_children() -> list[str]:
     """Return the command lines of all our descendants."""
-    table = subprocess.run(["ps", "-eo", "pid,ppid,stat,args"], capture_output=True, text=True, check=True).stdout
+    table = subprocess.run(
+        ["ps", "-ww", "-eo", "pid,ppid,stat,args"], capture_output=True, text=True, check=True
+    ).stdout
     parents, lines = {}, {}
     for line in table.splitlines()[1:]:
         pid, parent, state, args = line.split(None, 3)
@@ -178,7 +180,7 @@ async def test_a_cancelled_scan_leaves_no_child_and_no_file(root, temporary):
 
 
 async def test_other_work_goes_on_while_a_scan_runs(root):
-    write(root, {f"m{number:02}.py": EVAL * 200 for number in range(20)})
+    write(root, {f"m{number:02}.py": EVAL * 20 for number in range(20)})
     ticks = 0
     reports: list[ScanReport] = []
 

@@ -58,7 +58,7 @@ def reported(command: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        as_json = kwargs.get("json") is True
+        as_json = kwargs.get("json") is True or kwargs.get("format") == "json"
         try:
             return command(*args, **kwargs)
         except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):

@@ -28,6 +28,7 @@ from intelligentscan.scanners.interface import EngineResult, FilesDone, Sarif, T
 from intelligentscan.scanners.sarif_reader import read_sarif
 
 SHOWN_FAILURES = 10
+MAX_REPORT_BYTES = 32 * 1024 * 1024
 MAX_STDERR_CHARACTERS = 64_000
 _FACTS_TIMEOUT_S = 60.0
 _RULE = re.compile(r"([A-Z]+)([0-9]*)")
@@ -157,13 +158,12 @@ class ChildEngine(ABC):
         names = CopyNames(copied)
         found = await self._run(copied, calls, options.timeout_s, on_files_done)
         failed = {file.path: file.reason for file in copied if file.copy is None} | found.failed
-        for report in found.reports:
-            failed |= self.lost_files(report, names)
-        silenced = [file for report in found.reports for file in self.silenced(report, names)]
+        silenced = await run_sync(self._take_stock, found.reports, names, failed)
         left_s = max(1.0, options.timeout_s - (anyio.current_time() - began))
         unsuppressed = await self._run(silenced, calls, left_s, _nobody, ignore_suppressions=True)
         exit_code = next((code for code in calls.exit_codes if code), 0) if calls.exit_codes else None
-        document = engine_sarif.rebuilt(
+        document = await run_sync(
+            engine_sarif.rebuilt,
             [report.sarif for report in found.reports],
             [report.sarif for report in unsuppressed.reports],
             names,
@@ -224,6 +224,7 @@ class ChildEngine(ABC):
                 cwd=empty,
                 env=scrubbed_env(workspace),
                 timeout_s=timeout_s,
+                max_output=MAX_REPORT_BYTES,
                 background=True,
             )
         except OSError as exc:
@@ -267,6 +268,12 @@ class ChildEngine(ABC):
     def _prepare(self, files: Sequence[TargetFile], workspace: Path) -> list[TargetFile]:
         return [self.prepared(file, workspace) if file.copy is not None else file for file in files]
 
+    def _take_stock(self, reports: Sequence[Report], names: CopyNames, failed: dict[str, str]) -> list[TargetFile]:
+        """Add the files that the reports lost to `failed`; return those with suppression comments."""
+        for report in reports:
+            failed |= self.lost_files(report, names)
+        return [file for report in reports for file in self.silenced(report, names) if file.path not in failed]
+
     async def _run(
         self,
         files: Sequence[TargetFile],
@@ -286,7 +293,8 @@ class ChildEngine(ABC):
             except ScanFailed as exc:
                 raise NoReport(exc.message) from exc
             calls.exit_codes.append(result.exit_code)
-            return _report(batch, result)
+            # In a thread, as everything below that handles whole reports: they can have many megabytes.
+            return await run_sync(_report, batch, result)
 
         # Small targets are cut finer, so that every processor gets a share.
         share = sum(file.size for file in copied) // self.parallel() + 1

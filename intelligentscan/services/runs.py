@@ -189,14 +189,15 @@ class RunService:
             history[untrusted(key, names.MAX_KEY)] = await self._metric_history(found.run, key)
         return _details(found, history)
 
-    async def artifact_text(self, run_id: str, path: str) -> str:
-        """Return a text artifact of at most 4 MB.
+    async def artifact_text(self, run_id: str, path: str, *, limit: int = MAX_TEXT_ARTIFACT) -> str:
+        """Return a text artifact of at most `limit` bytes.
 
         Raises:
             ArtifactNotFound: the run has no such artifact, or it is no UTF-8 text.
+            TooLarge: it has more bytes.
         """
         run = await self._resolver.run(run_id)
-        data = await self._store.read(lambda s: s.tracking.read_artifact(run, path, MAX_TEXT_ARTIFACT))
+        data = await self._store.read(lambda s: s.tracking.read_artifact(run, path, limit))
         if data is None:
             raise ArtifactNotFound(
                 f"The run has no artifact '{untrusted(path, 100)}'.", next="get_run lists the artifacts of a run."

@@ -38,3 +38,8 @@ def run_record(entity: Run) -> RunRecord:
         tags=dict(entity.data.tags),
         model_ids=tuple(output.model_id for output in outputs),
     )
+
+
+def page_token(token: str | bytes | None) -> str | None:
+    """Return the token of the next page as text; MLflow's SQL stores give bytes, its servers text."""
+    return (token.decode() if isinstance(token, bytes) else token) or None

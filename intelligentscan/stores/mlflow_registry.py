@@ -21,6 +21,7 @@ from intelligentscan.stores.interface import (
     VersionRecord,
 )
 from intelligentscan.stores.mlflow_models import LoggedModels
+from intelligentscan.stores.mlflow_records import page_token
 from intelligentscan.stores.mlflow_unit import Units
 
 _PROMPT_TAG = "mlflow.prompt.is_prompt"
@@ -81,7 +82,7 @@ class MlflowRegistry:
         model = self.get_model(name)
         aliases = model.aliases if model else {}
         found = self._store.search_model_versions(f"name = '{name}'", limit, ["version_number DESC"], token)
-        return Page(tuple(_record(v, aliases) for v in found), found.token or None)
+        return Page(tuple(_record(v, aliases) for v in found), page_token(found.token))
 
     def create_version(
         self, name: str, source: ModelSource, run_id: str, description: str | None, tags: dict[str, str]

@@ -25,7 +25,7 @@ from intelligentscan.stores.interface import (
     WrittenRun,
 )
 from intelligentscan.stores.mlflow_errors import bad_filter
-from intelligentscan.stores.mlflow_records import experiment_record, run_record
+from intelligentscan.stores.mlflow_records import experiment_record, page_token, run_record
 from intelligentscan.stores.mlflow_write import check_arguments
 
 _ALL_EXPERIMENTS = 50_000
@@ -99,7 +99,7 @@ class MlflowTracking:
             )
         except MlflowException as exc:
             raise _search_error(exc) from exc
-        return Page(tuple(experiment_record(e) for e in found), found.token or None)
+        return Page(tuple(experiment_record(e) for e in found), page_token(found.token))
 
     def write_run(self, draft: RunDraft) -> WrittenRun:
         """Write the draft as a whole; the winner's run if the idempotency key was used before."""
@@ -181,7 +181,7 @@ class MlflowTracking:
             )
         except MlflowException as exc:
             raise _search_error(exc) from exc
-        return Page(tuple(run_record(r) for r in found), found.token or None)
+        return Page(tuple(run_record(r) for r in found), page_token(found.token))
 
     def _all_experiments(self, refresh: bool = False) -> tuple[str, ...]:
         """Return the ids of all active experiments, from a listing kept between calls.

@@ -32,7 +32,6 @@ Cursor = Annotated[str | None, Field(max_length=4000, description="next_cursor o
 ExperimentRef = Annotated[str, Field(min_length=1, max_length=MAX_NAME, description="Experiment name or id.")]
 ExperimentChoice = Annotated[str | None, Field(max_length=MAX_NAME, description="Experiment name or id, for 'latest'.")]
 RunRef = Annotated[str, Field(min_length=6, max_length=64, description="Run id, unique prefix or 'latest'.")]
-ScanRunRef = Annotated[str, Field(min_length=6, max_length=64, description="Run id or unique prefix.")]
 IdempotencyKey = Annotated[
     str | None,
     Field(max_length=200, description="Your unique key; the same key again returns the same run."),

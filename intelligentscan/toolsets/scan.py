@@ -13,13 +13,14 @@ from intelligentscan.toolsets.arguments import (
     MAX_PATH,
     Baseline,
     Cursor,
+    ExperimentChoice,
     ExperimentRef,
     IdempotencyKey,
     Limit,
     Metrics,
     Params,
     Path,
-    ScanRunRef,
+    RunRef,
     Tags,
     Texts,
 )
@@ -50,7 +51,7 @@ class Scan(Toolset):
             str | None,
             Field(
                 max_length=MAX_PATH,
-                description="Scanning configuration: file or models:/ URI.",
+                description="Scanning configuration (YAML file), instead of engines.",
             ),
         ] = None,
         baseline: Baseline = None,
@@ -119,7 +120,8 @@ class Scan(Toolset):
     @tool(title="List findings", read_only=True, idempotent=True)
     async def list_findings(
         self,
-        run_id: ScanRunRef,
+        run_id: RunRef,
+        experiment: ExperimentChoice = None,
         severity: Annotated[Severity | None, Field(description="Only this severity.")] = None,
         state: Annotated[FindingState | None, Field(description="Only this state.")] = None,
         rule: Annotated[str | None, Field(max_length=200, description="Only this rule id.")] = None,
@@ -134,7 +136,14 @@ class Scan(Toolset):
         """
         return await fitting(
             lambda rows: self.services.scans.findings(
-                run_id, severity=severity, state=state, rule=rule, path=path, limit=rows, cursor=cursor
+                run_id,
+                experiment=experiment,
+                severity=severity,
+                state=state,
+                rule=rule,
+                path=path,
+                limit=rows,
+                cursor=cursor,
             ),
             limit,
         )
