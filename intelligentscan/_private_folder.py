@@ -18,8 +18,9 @@ from pathlib import Path
 import anyio
 from anyio.to_thread import run_sync
 
-_PREFIX = "intelligentscan-"
-_LOCK = ".lock"
+# Both names together mark a folder as ours to remove, so neither may be one that somebody would choose.
+_PREFIX = "intelligentscan-work-"
+_LOCK = ".intelligentscan-work-lock"
 _SETTLING_S = 60.0
 """A lock file younger than this may belong to an owner that is about to lock it."""
 

@@ -10,6 +10,8 @@ import pytest
 
 from intelligentscan._private_folder import private_folder
 
+LOCK = ".intelligentscan-work-lock"
+
 
 @pytest.fixture
 def temporary(tmp_path, monkeypatch) -> Path:
@@ -36,13 +38,13 @@ async def test_it_is_gone_after_a_cancellation(temporary):
 
 
 async def test_what_a_killed_process_left_is_removed_and_what_is_in_use_stays(temporary):
-    left = temporary / "intelligentscan-left"
+    left = temporary / "intelligentscan-work-left"
     left.mkdir(mode=0o700)
-    (left / ".lock").touch()
-    os.utime(left / ".lock", (0, 0))
+    (left / LOCK).touch()
+    os.utime(left / LOCK, (0, 0))
 
     async with private_folder() as used:
-        os.utime(used.parent / ".lock", (0, 0))
+        os.utime(used.parent / LOCK, (0, 0))
         async with private_folder():
             assert used.exists()
             assert not left.exists()
@@ -50,13 +52,13 @@ async def test_what_a_killed_process_left_is_removed_and_what_is_in_use_stays(te
 
 async def test_links_and_folders_without_our_lock_are_left_alone(temporary, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    (elsewhere / ".lock").touch()
-    os.utime(elsewhere / ".lock", (0, 0))
-    (temporary / "intelligentscan-link").symlink_to(elsewhere)
-    (temporary / "intelligentscan-other").mkdir()
+    (elsewhere / LOCK).touch()
+    os.utime(elsewhere / LOCK, (0, 0))
+    (temporary / "intelligentscan-work-link").symlink_to(elsewhere)
+    (temporary / "intelligentscan-work-other").mkdir()
 
     async with private_folder():
         pass
 
-    assert (elsewhere / ".lock").exists()
-    assert (temporary / "intelligentscan-other").exists()
+    assert (elsewhere / LOCK).exists()
+    assert (temporary / "intelligentscan-work-other").exists()

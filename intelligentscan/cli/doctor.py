@@ -43,7 +43,7 @@ def _diagnose() -> Diagnosis:
 
         return anyio.run(diagnose_without_settings, error, home_from_environment())
     impatient = settings.model_copy(update={"deadline_s": min(settings.deadline_s, _DEADLINE_S)})
-    return on_services(lambda services: services.diagnosis.run(), doing="Looking", settings=impatient)
+    return on_services(lambda services: services.diagnosis.run(), doing="Looking", settings=impatient, opening=False)
 
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:

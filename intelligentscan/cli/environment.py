@@ -86,7 +86,7 @@ def _ready_store(settings: Settings) -> dict[str, str]:
     """Make the store if it is not there, and return the variables that select it."""
     if settings.is_sqlite:
         # Otherwise plain MLflow would make it, in a slower way that two processes must not try at once.
-        on_services(lambda services: services.create_store(), settings=settings)
+        on_services(lambda services: services.create_store(), settings=settings, opening=False)
     return exports(settings)
 
 
@@ -126,7 +126,9 @@ def _free_port(host: str, port: int) -> int:
             try:
                 probe.bind((host, candidate))
             except PermissionError as exc:
-                raise InvalidArgument(f"Port {candidate} is not for this user.", next="give --port above 1023.") from exc
+                raise InvalidArgument(
+                    f"Port {candidate} is not for this user.", next="give --port above 1023."
+                ) from exc
             except socket.gaierror as exc:
                 raise InvalidArgument(f"'{host}' is no address.", next="give --host 127.0.0.1.") from exc
             except OSError as exc:

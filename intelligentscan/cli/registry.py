@@ -94,7 +94,9 @@ def _print_decision(decision: PromotionDecision) -> None:
         case "would_refuse":
             console.print(Text(f"✗ would refuse to move {what} to {decision.stage}", style="bold red"))
         case "pending_review" | "pending_confirmation":
-            console.print(Text(f"… {what} waits for its {decision.status.removeprefix('pending_')}", style="bold yellow"))
+            console.print(
+                Text(f"… {what} waits for its {decision.status.removeprefix('pending_')}", style="bold yellow")
+            )
     for gate in decision.gates:
         mark, style = {"pass": ("✓", "green"), "fail": ("✗", "red")}.get(gate.outcome, ("·", "dim"))
         console.print(Text(f"  {mark} {gate.gate}: {gate.detail}", style=style), soft_wrap=True)

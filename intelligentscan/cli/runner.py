@@ -32,7 +32,11 @@ class CommandCrashed(IntelligentScanError):
 
 
 def on_services(
-    call: Callable[[Services], Awaitable[T]], *, doing: str | None = None, settings: Settings | None = None
+    call: Callable[[Services], Awaitable[T]],
+    *,
+    doing: str | None = None,
+    settings: Settings | None = None,
+    opening: bool = True,
 ) -> T:
     """Run an asynchronous call on the services, and return its result.
 
@@ -40,13 +44,15 @@ def on_services(
         call: receives the services.
         doing: what a terminal shows meanwhile; nothing if None.
         settings: what is set; loaded if None.
+        opening: open the store at once, in the background; otherwise only a call that needs it opens it.
 
     Raises:
         IntelligentScanError: the call was refused, or a setting is wrong.
     """
     services = build(settings or Settings.load(), anywhere=True)
     _quiet(os.environ)
-    services.start()
+    if opening:
+        services.start()
     if doing is None:
         return anyio.run(call, services)
     with aside().status(f"{doing} …"):

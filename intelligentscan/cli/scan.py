@@ -167,7 +167,7 @@ def _print_gate(gate: _Gate, fail_on: FailOn) -> None:
     console = aside()
     if gate.unjudged:
         print_warning(
-            f"{gate.unjudged} findings of this severity cannot be compared with the baseline; --fail-on leaves them out."
+            f"{gate.unjudged} findings of this severity are not comparable with the baseline and were not counted."
         )
     if not gate.hits:
         console.print(f"✓ --fail-on {fail_on}: none", style="green")

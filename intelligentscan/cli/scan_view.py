@@ -69,7 +69,9 @@ def _facts(run: ScanRun) -> list[tuple[str, str]]:
         facts.append((f"since {run.baseline_run_id[:8]}", changes))
     for engine in run.coverage:
         seen = f"{engine.files_analyzed} of {engine.files_seen} files in {engine.duration_s:.1f} s"
-        facts.append((f"{engine.engine} {engine.version}", seen if engine.status == "complete" else f"{seen}, {engine.status}"))
+        facts.append(
+            (f"{engine.engine} {engine.version}", seen if engine.status == "complete" else f"{seen}, {engine.status}")
+        )
         facts += [("", failure) for failure in engine.failures[:_MAX_SHOWN_FAILURES]]
     facts += [("note", warning) for warning in run.warnings]
     return facts

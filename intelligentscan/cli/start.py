@@ -22,7 +22,9 @@ def serve(options: list[str]) -> int:
 
 @reported
 def demo(
-    home: Annotated[Path | None, typer.Option(help="Folder for the demo's store, instead of INTELLIGENTSCAN_HOME.")] = None,
+    home: Annotated[
+        Path | None, typer.Option(help="Folder for the demo's store, instead of INTELLIGENTSCAN_HOME.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Only the five main tools.")] = False,
 ) -> None:
     """Watch a whole conversation: scan, compare, register, promote."""

@@ -7,9 +7,9 @@ from pydantic import ValidationError
 
 from intelligentscan.domain.errors import StoreBroken, TooLarge
 from intelligentscan.domain.scan import Finding
-from intelligentscan.scanners.sarif_reader import MAX_FINDINGS
 
 MAX_LINE = 1_000_000
+MAX_FINDINGS = 1_000_000
 
 
 def write_findings(path: Path, findings: Iterable[Finding]) -> int:
@@ -28,7 +28,7 @@ def read_findings(path: Path) -> tuple[Finding, ...]:
 
     Raises:
         StoreBroken: the file is missing, or a line of it is no finding; the message names the line.
-        TooLarge: it holds more than 200,000 findings.
+        TooLarge: it holds more than 1,000,000 findings.
     """
     try:
         with path.open(encoding="utf-8", newline="\n") as stream:
@@ -45,7 +45,7 @@ def findings_of(lines: Iterable[str]) -> Iterator[Finding]:
 
     Raises:
         StoreBroken: a line is no finding.
-        TooLarge: there are more than 200,000 findings.
+        TooLarge: there are more than 1,000,000 findings.
     """
     count = 0
     for number, line in enumerate(lines, start=1):

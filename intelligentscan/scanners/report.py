@@ -35,7 +35,7 @@ def render_markdown(report: ScanReport, facts: RunFacts | None = None) -> str:
     """
     shown = view(report, facts or RunFacts())
     parts = [
-        f"# Scan of {_inline(report.target)}",
+        f"# Scan of {_inline(shown.title)}",
         shown.verdict,
         _table(("", ""), _facts(shown)),
         "## Findings by severity",

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from intelligentscan.domain.scan import EngineCoverage, Finding, FindingState
 from intelligentscan.domain.severity import SEVERITIES, Severity, rank
@@ -74,6 +75,12 @@ class ReportView:
         return self.report.coverage
 
     @property
+    def title(self) -> str:
+        """The name of what was scanned: its last folder, because the way there is nobody's business."""
+        name = PurePath(self.report.target).name or self.report.vcs.repository or self.report.scanner
+        return name or "unknown target"
+
+    @property
     def verdict(self) -> str:
         """Return the scan's outcome in one sentence of our own words."""
         if self.report.status == "failed":
@@ -117,16 +124,20 @@ def _worst_first(row: Row) -> tuple[int, bool, str, int, str]:
 
 
 def _gaps(report: ScanReport) -> list[Gap]:
-    told = {
-        (c.engine, text.partition(": ")[0]): text.partition(": ")[2] for c in report.coverage for text in c.failures
-    }
+    told: dict[tuple[str, str], str] = {}
+    for row in report.coverage:
+        for failure in row.failures:
+            path, _, reason = failure.partition(": ")
+            told[row.engine, path] = reason
+    silent = {row.engine: row for row in report.coverage if row.status == "failed" and not row.files_seen}
     found = [
-        Gap(engine, path, told.get((engine, path), "not analysed"))
-        for engine, paths in report.failed_files.items()
-        for path in paths
+        Gap(engine, "(all files)", row.failures[0] if row.failures else "the engine did not run")
+        for engine, row in silent.items()
     ]
-    silent = {c.engine for c in report.coverage if c.status == "failed"} - {gap.engine for gap in found}
-    return [Gap(engine, "(all files)", "the engine failed") for engine in sorted(silent)] + found
+    for engine, paths in report.failed_files.items():
+        if engine not in silent:
+            found += [Gap(engine, path, told.get((engine, path), "not analysed")) for path in paths]
+    return found
 
 
 def _count(number: int, noun: str) -> str:

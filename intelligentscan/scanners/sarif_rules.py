@@ -15,6 +15,7 @@ UNKNOWN_RULE = "unknown"
 MAX_RULE_ID = 250
 MAX_CWES = 20
 _CWE = re.compile(r"\bcwe[-_ :/]?0*([1-9][0-9]{0,4})\b", re.IGNORECASE)
+_CWE_PROPERTIES = ("cwe", "CWE", "cwes", "cwe_id")
 _NUMBER = re.compile(r"0*([1-9][0-9]{0,4})")
 _SECRET_WORDS = re.compile(
     r"secret|credential|passw(?:or)?d|(?:api|private|access)[-_. ]?key|(?:access|auth)[-_. ]?token"
@@ -184,8 +185,9 @@ def _taxon(reference: Sarif) -> list[str]:
 
 def _cwe_property(properties: Sarif) -> list[str]:
     found: list[str] = []
-    for key in ("cwe", "CWE", "cwes", "cwe_id"):
-        value = properties.get(key)
+    for key in _CWE_PROPERTIES:
+        if (value := properties.get(key)) is None:
+            continue
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, dict):
                 item = item.get("id")

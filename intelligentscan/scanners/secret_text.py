@@ -24,8 +24,9 @@ _CLOSING = {
 _PREFIXES = frozenset({"r", "b", "u", "f", "rb", "br", "fr", "rf", "t", "rt", "tr"})
 _HINT = re.compile(r"pass|pwd|secret|credential|key|token", re.IGNORECASE)
 _NAMED = re.compile(
-    r"(?:passw(?:or)?d|passphrase|pwd|secret|credential|api_?key|(?:access|private|session|signing|encryption|master)_?key|token)[\w\-]*[\"']?\]?\s*"
-    r"(?::\s*[\w\[\], |.]{1,40}?)?\s*(?:==|!=|=>|:=|=|:|,)\s*(?:[a-z]{1,2})?$",
+    r"(?:passw(?:or)?d|passphrase|pwd|secret|credential|api_?key|token"
+    r"|(?:access|private|session|signing|encryption|master)_?key)[\w\-]*[\"']?\]?"
+    r"(?: ?: ?[\w\[\], |.]{1,40}?)? ?(?:==|!=|=>|:=|=|:|,) ?(?:[a-z]{1,2})?$",
     re.IGNORECASE,
 )
 _ASSIGNED = re.compile(r"\A([^=:\n]{1,120}?(?:=>|:=|=|:)\s*).*\Z", re.DOTALL)
@@ -92,7 +93,13 @@ def named_literals(text: str) -> list[StringLiteral]:
     """Return the literals that are given to something called like a password, a key or a token."""
     if not _HINT.search(text):
         return []
-    return [found for found in string_literals(text) if _NAMED.search(text[max(0, found.opened - 80) : found.opened])]
+    return [found for found in string_literals(text) if _NAMED.search(_before(text, found.opened))]
+
+
+def _before(text: str, at: int) -> str:
+    """Return what stands before a literal, its white space folded so that the search stays cheap."""
+    part = text[max(0, at - 80) : at]
+    return " ".join(part.split()) + (" " if part[-1:].isspace() else "")
 
 
 def without_named_literals(text: str) -> str:
@@ -111,7 +118,7 @@ def without_value(text: str) -> str:
     """Return what stands before the first '=' or ':' of a text, and nothing of what follows."""
     found = _ASSIGNED.match(text[:_MAX_TEXT])
     name = found[1] if found else ""
-    return f"{name}{REDACTED}" if not _RANDOM_TOKEN.search(name) else REDACTED
+    return REDACTED if _looks_random(name) else f"{name}{REDACTED}"
 
 
 def _without(text: str, literals: list[StringLiteral]) -> str:
@@ -138,7 +145,11 @@ def without_quoted(message: str) -> str:
 def without_tokens(message: str) -> str:
     """Return the message of a secret scanner without quoted parts and without anything that looks like a key."""
     quoted = without_quoted(message)
-    return _RANDOM_TOKEN.sub(lambda m: REDACTED if any(c.isdigit() for c in m[0]) else m[0], quoted)
+    return _RANDOM_TOKEN.sub(lambda m: REDACTED if _looks_random(m[0]) else m[0], quoted)
+
+
+def _looks_random(text: str) -> bool:
+    return any(any(c.isdigit() for c in token) for token in _RANDOM_TOKEN.findall(text))
 
 
 def without_userinfo(text: str) -> str:

@@ -3,8 +3,8 @@
 Generated schemas are twice as long as they need be, and an agent pays for every character of them. Titles
 and definitions go; an argument that may be omitted is published with the type to give, not as a union with
 null; a result that may be null has "type": [T, "null"], and so have numbers, because JSON has no infinity;
-rows of a result are plain objects whose fields are named in a description (`full_output_schema` has their
-shape, for the catalogue). Enums and bounds stay.
+rows of a result are plain objects whose list says what they are (tools/catalogue has their full shape).
+Enums and bounds stay.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ def input_schema(generated: JsonSchema) -> JsonSchema:
     definitions = generated.get("$defs", {})
     properties: JsonSchema = {}
     for name, raw in generated.get("properties", {}).items():
-        schema = _plain(raw, definitions, nullable=False, rows=True)
+        schema = _plain(raw, definitions, nullable=False)
         if (default := raw.get("default")) is not None:
             schema["default"] = default
         properties[name] = schema
@@ -33,49 +33,31 @@ def input_schema(generated: JsonSchema) -> JsonSchema:
 
 
 def output_schema(noun: type[BaseModel]) -> JsonSchema:
-    """Return the published schema of a result; its rows are plain objects with their fields named."""
-    return _output(noun, rows=False)
-
-
-def full_output_schema(noun: type[BaseModel]) -> JsonSchema:
-    """Return the schema of a result with the full shape of its rows."""
-    return _output(noun, rows=True)
-
-
-def _output(noun: type[BaseModel], *, rows: bool) -> JsonSchema:
+    """Return the published schema of a result."""
     generated = noun.model_json_schema(mode="serialization")
     definitions = generated.get("$defs", {})
-    properties = {
-        name: _plain(raw, definitions, nullable=True, rows=rows) for name, raw in generated["properties"].items()
-    }
-    published = {"type": "object", "properties": properties}
-    return {**published, "required": list(properties)} if rows else published
+    properties = {name: _plain(raw, definitions, nullable=True) for name, raw in generated["properties"].items()}
+    return {"type": "object", "properties": properties}
 
 
-def _plain(raw: JsonSchema, definitions: JsonSchema, *, nullable: bool, rows: bool) -> JsonSchema:
+def _plain(raw: JsonSchema, definitions: JsonSchema, *, nullable: bool) -> JsonSchema:
     """Return one schema cleaned.
 
     Args:
         raw: the generated schema.
         definitions: what its references point to.
         nullable: keep null as an allowed type; dropped otherwise.
-        rows: keep the fields of nested objects; named in a description otherwise.
     """
     if "$ref" in raw:
-        target = definitions[raw["$ref"].removeprefix(_DEFS)]
-        cleaned = _plain(target, definitions, nullable=nullable, rows=rows) if rows else _row(target)
+        cleaned = _row(definitions[raw["$ref"].removeprefix(_DEFS)])
     elif "anyOf" in raw:
-        cleaned = _union([_plain(arm, definitions, nullable=nullable, rows=rows) for arm in raw["anyOf"]], nullable)
+        cleaned = _union([_plain(arm, definitions, nullable=nullable) for arm in raw["anyOf"]], nullable)
     else:
         cleaned = {}
     cleaned |= {key: value for key, value in raw.items() if key not in _DROPPED}
-    if isinstance(properties := raw.get("properties"), dict):
-        cleaned["properties"] = {
-            name: _plain(field, definitions, nullable=nullable, rows=rows) for name, field in properties.items()
-        }
     for key in ("items", "additionalProperties"):
         if isinstance(inner := raw.get(key), dict):
-            cleaned[key] = _plain(inner, definitions, nullable=nullable, rows=rows)
+            cleaned[key] = _plain(inner, definitions, nullable=nullable)
     if nullable and cleaned.get("type") == "number":
         cleaned["type"] = ["number", "null"]
     if cleaned.get("additionalProperties") is True:

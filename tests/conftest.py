@@ -1,0 +1,299 @@
+"""Builders that the tests share: homes, services, runs and models made by plain MLflow, and a look at what is stored."""
+
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from intelligentscan.app import Services, build
+from intelligentscan.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+
+    from intelligentscan.stores.mlflow_open import MlflowStores
+
+TESTS = Path(__file__).parent
+_SETTINGS = ("MLFLOW_", "_MLFLOW_", "INTELLIGENTSCAN_")
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the settings of whoever runs the tests out of them."""
+    for name in os.environ:
+        if name.startswith(_SETTINGS):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_LOGGING_LEVEL", "ERROR")
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store's file as it is just after its creation, to be copied: making one runs all of MLflow's migrations."""
+    from intelligentscan.stores.mlflow_sqlite import create_if_missing
+
+    path = tmp_path_factory.mktemp("template") / "mlflow.db"
+    create_if_missing(path, "/nowhere")
+    return path
+
+
+@pytest.fixture
+def home(tmp_path: Path, template: Path) -> Path:
+    """An INTELLIGENTSCAN_HOME whose store was just made."""
+    return copy_store(template, tmp_path / "home")
+
+
+def copy_store(template: Path, home: Path) -> Path:
+    """Return the folder, holding a copy of a new store whose paths fit its place."""
+    home.mkdir(parents=True)
+    shutil.copyfile(template, home / "mlflow.db")
+    with closing(sqlite3.connect(home / "mlflow.db")) as connection, connection:
+        location = str(home / "artifacts" / "0")
+        connection.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (location,))
+    return home
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The folder that callers may name paths in."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def settings(home: Path, project: Path) -> Settings:
+    return Settings(home=home, allowed_roots=(project,))
+
+
+@pytest.fixture
+def services(settings: Settings) -> Services:
+    return build(settings)
+
+
+@pytest.fixture
+def stores(settings: Settings) -> "MlflowStores":
+    """The stores below the services, opened."""
+    from intelligentscan.stores.mlflow_open import open_stores
+
+    return open_stores(settings)
+
+
+@pytest.fixture
+def client(settings: Settings, stores: "MlflowStores") -> "MlflowClient":
+    """A plain MLflow client on the same store, as a script after `intelligentscan env` has it."""
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=settings.store_uri)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a SQLite store and its artifact folder hold."""
+
+    rows: dict[str, int]
+    files: frozenset[str]
+    digest: str
+
+
+@pytest.fixture
+def look(home: Path) -> Callable[[], Look]:
+    """Return a function that looks at everything stored, to compare before and after."""
+    return lambda: look_at(home)
+
+
+def look_at(home: Path) -> Look:
+    """Return the number of rows per table, the artifact files, and a digest of every row."""
+    rows: dict[str, int] = {}
+    digest = hashlib.sha256()
+    with closing(sqlite3.connect(f"{(home / 'mlflow.db').as_uri()}?mode=ro", uri=True)) as connection:
+        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
+        for (name,) in names:
+            if not name.startswith("sqlite_"):
+                found = connection.execute(f"SELECT * FROM {name}").fetchall()  # noqa: S608
+                rows[name] = len(found)
+                digest.update(repr((name, sorted(map(repr, found)))).encode())
+    root = home / "artifacts"
+    files = frozenset(p.relative_to(root).as_posix() for p in root.rglob("*")) if root.exists() else frozenset()
+    return Look(rows, files, digest.hexdigest())
+
+
+@pytest.fixture(scope="session")
+def children() -> ForkServerContext:
+    """Processes of their own that have MLflow imported already; what they do is in `child_work.py`."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["child_work"])
+    return context
+
+
+def run_plain(
+    script: str, *arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a script in a new interpreter; in an empty environment but for `env`."""
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        env=env or {},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A store with runs made by plain MLflow, as a training script leaves them."""
+
+    home: Path
+    settings: Settings
+    client: "MlflowClient"
+    experiment: "Experiment"
+    with_model: str
+    better: str
+    with_two: str
+    without: str
+    legacy: str
+    running: str
+    failed: str
+
+    @property
+    def services(self) -> Services:
+        """New services on this store."""
+        return build(self.settings)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Trained:
+    """Train tiny models and log them with plain MLflow, once per session; tests leave these runs as they are."""
+    home = copy_store(template, tmp_path_factory.mktemp("trained") / "home")
+    settings = Settings(home=home)
+    return train(home, settings, settings.store_uri)
+
+
+def train(home: Path, settings: Settings, uri: str) -> Trained:
+    """Log one run of every kind that a registration meets."""
+    import mlflow
+    from mlflow import MlflowClient
+    from sklearn.linear_model import LogisticRegression
+
+    client = MlflowClient(tracking_uri=uri)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        location = str(home / "artifacts" / "training") if uri.startswith("sqlite") else None
+        experiment_id = client.create_experiment("training", artifact_location=location)
+
+        def run(name: str, models: tuple[str, ...] = (), strength: float = 1.0) -> str:
+            model = LogisticRegression(C=strength).fit([[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1])
+            with mlflow.start_run(experiment_id=experiment_id, run_name=name) as started:
+                mlflow.log_params({"C": strength})
+                mlflow.log_metric("accuracy", 0.9 + strength / 100)
+                for each in models:
+                    mlflow.sklearn.log_model(model, name=each, pip_requirements=["scikit-learn"])
+            return str(started.info.run_id)
+
+        with_model = run("first", ("model",))
+        better = run("better", ("model",), strength=3.0)
+        with_two = run("two", ("left", "right"))
+        without = run("none")
+        legacy = run("legacy")
+        folder = home / "legacy-model"
+        mlflow.sklearn.save_model(
+            LogisticRegression().fit([[0.0], [1.0]], [0, 1]), str(folder), pip_requirements=["scikit-learn"]
+        )
+        client.log_artifacts(legacy, str(folder), "classifier")
+        running = client.create_run(experiment_id).info.run_id
+        failed = client.create_run(experiment_id).info.run_id
+        client.set_terminated(failed, "FAILED")
+    finally:
+        mlflow.set_tracking_uri(before)
+    experiment = client.get_experiment(experiment_id)
+    return Trained(
+        home, settings, client, experiment, with_model, better, with_two, without, legacy, running, failed
+    )
+
+
+@dataclass
+class Server:
+    """A real MLflow tracking server on its own SQLite store, that can be ended and started again."""
+
+    folder: Path
+    port: int
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def uri(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)}
+        command = [
+            str(Path(sys.executable).with_name("mlflow")), "server", "--workers", "1", "--host", "127.0.0.1",
+            "--port", str(self.port), "--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}",
+            "--artifacts-destination", str(self.folder / "artifacts"),
+        ]  # fmt: skip
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                env={**environment, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        patience = time.monotonic() + 120
+        while time.monotonic() < patience and self.process.poll() is None:
+            try:
+                with urllib.request.urlopen(f"{self.uri}/health", timeout=5):
+                    return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.1)
+        self.stop()
+        raise AssertionError((self.folder / "server.log").read_text()[-2000:])
+
+    def stop(self) -> None:
+        """End it and its workers."""
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Iterator[Server]:
+    """A tracking server, one per session."""
+    server = Server(copy_store(template, tmp_path_factory.mktemp("server") / "home"), free_port())
+    server.start()
+    yield server
+    server.stop()
+
+
+def drop(value: Any) -> None:
+    """Take a value and do nothing: says in a test that only the call matters."""
