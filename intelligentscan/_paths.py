@@ -144,13 +144,7 @@ def open_folder(folder: Path) -> int:
     Raises:
         OSError: it is missing, not a folder, not readable, or a link stands in the way.
     """
-    if not folder.is_absolute():
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-    top = os.open(folder.anchor, _PASS_FLAGS)
-    try:
-        return _walk(top, folder.parts[1:], os.O_RDONLY | _FOLDER_FLAGS)
-    finally:
-        os.close(top)
+    return _walk_from_top(folder, (), os.O_RDONLY | _FOLDER_FLAGS)
 
 
 def open_folder_beneath(root: int, relative: str) -> int:
@@ -174,12 +168,7 @@ def open_beneath(root: Path | int, relative: str) -> int:
         OSError: it is missing, not readable, or a link stands in the way.
     """
     parts = _parts(relative)
-    top = root if isinstance(root, int) else open_folder(root)
-    try:
-        descriptor = _walk(top, parts, _FILE_FLAGS)
-    finally:
-        if top != root:
-            os.close(top)
+    descriptor = _walk(root, parts, _FILE_FLAGS) if isinstance(root, int) else _walk_from_top(root, parts, _FILE_FLAGS)
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
@@ -208,6 +197,16 @@ def read_bytes(root: Path, relative: str, max_bytes: int, *, argument: str = "pa
             next=f"call again with {argument} set to a smaller file.",
         )
     return data
+
+
+def _walk_from_top(folder: Path, parts: tuple[str, ...], last_flags: int) -> int:
+    if not folder.is_absolute():
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    top = os.open(folder.anchor, _PASS_FLAGS)
+    try:
+        return _walk(top, (*folder.parts[1:], *parts), last_flags)
+    finally:
+        os.close(top)
 
 
 def _walk(start: int, parts: tuple[str, ...], last_flags: int) -> int:

@@ -226,9 +226,7 @@ def train(home: Path, settings: Settings, uri: str) -> Trained:
     finally:
         mlflow.set_tracking_uri(before)
     experiment = client.get_experiment(experiment_id)
-    return Trained(
-        home, settings, client, experiment, with_model, better, with_two, without, legacy, running, failed
-    )
+    return Trained(home, settings, client, experiment, with_model, better, with_two, without, legacy, running, failed)
 
 
 @dataclass

@@ -71,6 +71,7 @@ def test_links_are_never_followed_and_counted(root, tmp_path):
 
     assert [file.path for file in result.files] == ["src/a.py"]
     assert result.skipped == 4
+    assert result.left_out == ("circle/", "link.py", "outside/", "src/self")
 
 
 def test_credentials_pipes_and_excluded_folders_are_left_out_and_said(root):
@@ -81,6 +82,7 @@ def test_credentials_pipes_and_excluded_folders_are_left_out_and_said(root):
 
     assert [file.path for file in result.files] == ["a.py"]
     assert result.skipped == 5
+    assert result.left_out == (".env", ".ssh/", "home/", "id_rsa.py", "pipe.py", "server.key")
     assert any("4 files or folders that have the name of a credential" in text for text in result.warnings)
     assert any("1 named pipes" in text for text in result.warnings)
 

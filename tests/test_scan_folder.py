@@ -15,7 +15,9 @@ import pytest
 from intelligentscan.domain.errors import NothingToScan, PathNotFound, ScanFailed, WrongPathKind
 from intelligentscan.scanners.config import ScanConfig
 from intelligentscan.scanners.interface import ScanReport
+from intelligentscan.scanners.matching import match
 from intelligentscan.scanners.scan import scan_folder
+from intelligentscan.scanners.scan_record import ScanRecord
 
 EVAL = "value = eval(input())\n"
 DEFAULT = ScanConfig.of_engines(["bandit", "ruff"])
@@ -137,6 +139,36 @@ async def test_excluded_folders_and_our_own_temporary_files_are_not_scanned(root
     assert report.files == ("a.py",)
 
 
+def hide_as_an_environment(root: Path) -> None:
+    (root / "src" / "pyvenv.cfg").touch()
+
+
+def hide_behind_a_folder_link(root: Path) -> None:
+    (root / "src").rename(root.parent / "elsewhere")
+    (root / "src").symlink_to(root.parent / "elsewhere")
+
+
+def hide_behind_a_file_link(root: Path) -> None:
+    (root / "src" / "a.py").rename(root.parent / "a.py")
+    (root / "src" / "a.py").symlink_to(root.parent / "a.py")
+
+
+@pytest.mark.parametrize(
+    "hide", [hide_as_an_environment, hide_behind_a_folder_link, hide_behind_a_file_link], ids=lambda act: act.__name__
+)
+async def test_a_file_that_is_hidden_from_the_scan_does_not_count_as_fixed(root, hide):
+    write(root, {"src/a.py": EVAL, "b.py": "x = 1\n"})
+    before = ScanRecord.of(await scan_folder(root, RUFF))
+    hide(root)
+
+    after = await scan_folder(root, RUFF)
+
+    changes = match(before, ScanRecord.of(after))
+    assert after.findings == ()
+    assert changes.count("fixed") == 0
+    assert changes.count("not_comparable") == 1
+
+
 async def test_a_scan_knows_the_commit_of_its_target(root):
     write(root, {"a.py": EVAL})
     for command in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-q", "-m", "x"]):
@@ -236,7 +268,9 @@ import anyio, json, sys
 from pathlib import Path
 from intelligentscan.domain.errors import IntelligentScanError
 from intelligentscan.scanners.config import ScanConfig
+from intelligentscan.scanners.matching import match
 from intelligentscan.scanners.scan import scan_folder
+from intelligentscan.scanners.scan_record import ScanRecord
 
 async def main():
     try:
@@ -247,6 +281,7 @@ async def main():
         "status": report.status,
         "failures": {{item.engine: item.failures for item in report.coverage}},
         "found": sorted({{finding.path for finding in report.findings}}),
+        "failed": report.failed_files,
         "warnings": report.warnings,
         "counts": [report.files_discovered, report.files_analyzed, report.files_failed],
     }}
@@ -283,6 +318,7 @@ def test_unreadable_files_and_folders_make_a_scan_partial(root):
         ]
     assert any("1 folders could not be read" in text for text in answer["warnings"])
     assert answer["counts"] == [4, 1, 2]
+    assert answer["failed"] == {name: ["blind/b.py", "secret.py", "closed/"] for name in ("bandit", "ruff")}
 
 
 def test_only_unreadable_files_are_an_error(root):

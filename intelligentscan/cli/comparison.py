@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from intelligentscan.cli.runner import on_services, reported
-from intelligentscan.cli.terminal import Json, answer, listed, plain_table, print_json
+from intelligentscan.cli.terminal import Json, answer, for_people, listed, plain_table, print_json
 from intelligentscan.domain.comparison import ComparedMetric, RunComparison
 
 _SIDE_BY_SIDE = 6
@@ -31,7 +31,7 @@ def compare(
     metrics: Annotated[str | None, typer.Option(help="Only these metrics, by comma.")] = None,
     json: Json = False,
 ) -> None:
-    """Compare runs side by side; the best value of each metric is marked."""
+    """Compare runs side by side; the best values are marked."""
     compared = on_services(
         lambda services: services.comparisons.compare(
             run_ids=runs or None,
@@ -75,13 +75,16 @@ def print_comparison(compared: RunComparison) -> None:
                 line.append(f", {change.not_comparable} not comparable", style="yellow")
             console.print(line)
     for note in compared.notes:
-        console.print(Text(note, style="dim"), soft_wrap=True)
+        console.print(Text(for_people(note), style="dim"), soft_wrap=True)
 
 
 def _print_columns(console: Console, compared: RunComparison, number: dict[str, str]) -> None:
     table = plain_table("metric", *(number[run.run_id] for run in compared.runs))
     for metric in compared.metrics:
-        table.add_row(metric.key, *(_value(metric, run.run_id) for run in compared.runs))
+        equal = len(set(metric.values.values())) == 1 and len(metric.values) == len(compared.runs)
+        table.add_row(
+            metric.key, *(_value(metric, run.run_id) for run in compared.runs), style="dim" if equal else None
+        )
     if compared.params:
         table.add_section()
         table.add_row(Text("param", style="dim"))

@@ -23,7 +23,10 @@ _MARKS: dict[CheckStatus, tuple[str, str]] = {
 
 @reported
 def doctor(json: Json = False) -> None:
-    """Check this installation and its store; exit code 1 if something does not work."""
+    """Check this installation and its store.
+
+    Exit code 1 if something does not work.
+    """
     diagnosis = _diagnose()
     if json:
         print_json(diagnosis)

@@ -28,7 +28,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @reported
 def env(json: Json = False) -> None:
-    """Print the exports that point plain MLflow at our store: eval "$(intelligentscan env)"."""
+    """Print exports for plain MLflow: eval "$(intelligentscan env)"."""
     variables = _ready_store(Settings.load())
     if json:
         print_json(variables)
@@ -43,7 +43,7 @@ def run(
     command: Annotated[list[str], typer.Argument(help="The command and its arguments.", metavar="-- CMD...")],
     json: Json = False,
 ) -> None:
-    """Run any command on our store: intelligentscan run -- python train.py.
+    """Run any command on our store: run -- python train.py.
 
     Its exit code is ours. --json only changes how our own errors look.
     """

@@ -20,12 +20,16 @@ from intelligentscan.settings import Settings
 
 @reported
 def install(
-    client: Annotated[ClientName, typer.Argument(help="The client to connect.", show_default=False)],
+    client: Annotated[
+        ClientName, typer.Argument(metavar="CLIENT", help="claude-desktop, claude-code, cursor or vscode.")
+    ],
     root: Annotated[
         list[str] | None,
-        typer.Option(help="Folder the assistant may read; can be repeated. Default: the current project."),
+        typer.Option(
+            metavar="DIR", help="Folder the assistant may read; can be repeated. Default: the current project."
+        ),
     ] = None,
-    only_print: Annotated[bool, typer.Option("--print", help="Print the entry and write nothing.")] = False,
+    only_print: Annotated[bool, typer.Option("--print", metavar="", help="Print the entry and write nothing.")] = False,
     json: Json = False,
 ) -> None:
     """Connect Claude Desktop, Claude Code, Cursor or VS Code."""

@@ -10,19 +10,21 @@ from intelligentscan.cli.terminal import Json, answer, print_json, print_next
 from intelligentscan.domain.registry import PromotionDecision, RegisteredVersion
 
 _REFUSED = 1
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", metavar="", help="Only say what would happen.")]
 
 
 @reported
 def register(
-    run: Annotated[str, typer.Argument(help="Full run id, or a model URI: models:/m-…, runs:/RUN/NAME.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Full run id, or a model URI: models:/m-…, runs:/RUN/NAME.")
+    ],
     name: Annotated[str, typer.Option("--name", "-n", help="Name of the registered model.")],
     model_path: Annotated[str | None, typer.Option(help="Which of the run's models, by its name.")] = None,
     description: Annotated[str | None, typer.Option(help="Text for the version.")] = None,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Register a run's model, or a scan's configuration, as the next version of a name."""
+    """Register a run's model, or a scan's configuration."""
     is_uri = run.startswith(("models:/", "runs:/"))
     version = on_services(
         lambda services: services.registry.register(
@@ -43,8 +45,8 @@ def register(
 
 @reported
 def promote(
-    name: Annotated[str, typer.Argument(help="Name of the registered model.")],
-    version: Annotated[int, typer.Argument(help="Number of the version.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the registered model.")],
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="Number of the version.")],
     to: Annotated[str, typer.Option("--to", help="Staging, Production or Archived.")],
     reason: Annotated[str | None, typer.Option(help="Why; needed for Production.")] = None,
     dry_run: DryRun = False,

@@ -1,7 +1,7 @@
 """`scan` and `import-sarif`: scans become runs, and a build can be stopped by what they found."""
 
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -14,7 +14,7 @@ from intelligentscan.cli.runner import EXIT_ERROR, on_services, reported
 from intelligentscan.cli.scan_view import print_findings, print_scan
 from intelligentscan.cli.terminal import Json, aside, listed, print_error, print_json, print_warning
 from intelligentscan.domain.errors import IntelligentScanError
-from intelligentscan.domain.scan import FindingRow, FindingState, ScanRun
+from intelligentscan.domain.scan import FindingRow, FindingState, ScanRun, TopFinding
 from intelligentscan.domain.severity import Severity
 
 Format = Literal["table", "json", "sarif"]
@@ -36,7 +36,7 @@ class _Gate:
     """What a `--fail-on` found: how many, the worst of them, and how many it could not judge."""
 
     hits: int
-    worst: list[FindingRow]
+    worst: Sequence[FindingRow | TopFinding]
     unjudged: int = 0
 
 
@@ -49,7 +49,7 @@ class _Scanned:
 
 @reported
 def scan(
-    path: Annotated[str, typer.Argument(help="Folder to scan; its code is read, never run.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Folder to scan; its code is read, never run.")],
     experiment: Annotated[
         str | None,
         typer.Option("--experiment", "-e", help="Name or id; made if missing. Default: vulnerability_scanning."),
@@ -61,7 +61,7 @@ def scan(
     fail_on: Annotated[FailOn | None, typer.Option(help="Exit with 1 if there are such findings.")] = None,
     json: Json = False,
 ) -> None:
-    """Scan a folder for vulnerabilities and log the result as a run.
+    """Scan a folder for vulnerabilities; the result is a run.
 
     Exit code: 0 clean, 1 --fail-on was hit, 2 could not scan.
     """
@@ -93,7 +93,7 @@ def scan(
     if scanned.run.scan_status != "complete":
         print_warning(_partial(scanned.run))
     if scanned.gate is not None and fail_on is not None:
-        _print_gate(scanned.gate, fail_on)
+        _print_gate(scanned.gate, fail_on, shown=fail_on == "any" and format == "table" and not json)
         if scanned.gate.hits:
             raise typer.Exit(GATE_HIT)
 
@@ -106,7 +106,7 @@ def import_sarif(
     baseline: Baseline = None,
     json: Json = False,
 ) -> None:
-    """Log the results of any scanner (CodeQL, Trivy, Semgrep, Snyk) as runs."""
+    """Log what other scanners found (CodeQL, Trivy, Semgrep …)."""
     failed: dict[str, IntelligentScanError] = {}
 
     async def work(services: Services) -> dict[str, ScanRun]:
@@ -148,10 +148,10 @@ def import_sarif(
 async def _gate(services: Services, run: ScanRun, fail_on: FailOn) -> _Gate:
     """Return the findings that the gate does not let through: new ones, or without a baseline all."""
     if fail_on == "any":
-        listing = await services.scans.findings(run.run_id, limit=_SHOWN_HITS)
-        return _Gate(run.vulnerabilities_found, listing.findings if run.vulnerabilities_found else [])
+        return _Gate(run.vulnerabilities_found, run.top_findings)
     states: tuple[FindingState, ...] = ("new", "reopened") if run.baseline_run_id else ("unmatched",)
-    hits, unjudged, worst = 0, 0, []
+    hits, unjudged = 0, 0
+    worst: list[FindingRow] = []
     for severity in _GATED[fail_on]:
         for state in states:
             found = await services.scans.findings(run.run_id, severity=severity, state=state, limit=_SHOWN_HITS)
@@ -163,7 +163,7 @@ async def _gate(services: Services, run: ScanRun, fail_on: FailOn) -> _Gate:
     return _Gate(hits, worst[:_SHOWN_HITS], unjudged)
 
 
-def _print_gate(gate: _Gate, fail_on: FailOn) -> None:
+def _print_gate(gate: _Gate, fail_on: FailOn, *, shown: bool) -> None:
     console = aside()
     if gate.unjudged:
         print_warning(
@@ -173,7 +173,8 @@ def _print_gate(gate: _Gate, fail_on: FailOn) -> None:
         console.print(f"✓ --fail-on {fail_on}: none", style="green")
         return
     console.print(f"✗ --fail-on {fail_on}: {gate.hits} {'finding' if gate.hits == 1 else 'findings'}", style="bold red")
-    print_findings(console, gate.worst)
+    if not shown:
+        print_findings(console, gate.worst)
 
 
 def _partial(run: ScanRun) -> str:

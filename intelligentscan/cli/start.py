@@ -9,7 +9,7 @@ from intelligentscan.cli.runner import reported
 
 
 def mcp(context: typer.Context) -> None:
-    """Serve MCP on stdio, for an assistant; see 'mcp --help'."""
+    """Serve MCP on stdio; an assistant starts this."""
     raise typer.Exit(serve(context.args))
 
 
@@ -25,9 +25,9 @@ def demo(
     home: Annotated[
         Path | None, typer.Option(help="Folder for the demo's store, instead of INTELLIGENTSCAN_HOME.")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Only the five main tools.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", metavar="", help="Only the five main tools.")] = False,
 ) -> None:
     """Watch a whole conversation: scan, compare, register, promote."""
-    from intelligentscan.demo import run_demo  # it brings the SDK's client, for this one command
+    from intelligentscan.server.demo import run_demo  # it brings the SDK's client, for this one command
 
     raise typer.Exit(run_demo(home, quick))

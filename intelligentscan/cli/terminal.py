@@ -18,7 +18,7 @@ from intelligentscan.domain.errors import IntelligentScanError
 from intelligentscan.domain.noun import Noun
 from intelligentscan.domain.severity import Severity
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document; errors too.")]
+Json = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON document; errors too.")]
 
 SEVERITY_STYLE: dict[Severity, str] = {
     "critical": "bold magenta",
@@ -41,7 +41,20 @@ _COMMAND_OF_TOOL = {
     "get_run": "'intelligentscan ui'",
     "get_model": "'intelligentscan ui'",
 }
-_TOOL = re.compile(rf"\b({'|'.join(_COMMAND_OF_TOOL)})\b")
+_OPTION_OF_ARGUMENT = {
+    "repo_path": "PATH",
+    "sarif_path": "FILE",
+    "run_ids": "RUN...",
+    "run_id": "RUN",
+    "model_uri": "RUN",
+    "model_path": "--model-path",
+    "top_k": "--top-k",
+    "order_by": "--order-by",
+    "in metrics": "with --metrics",
+    "response_format='detailed'": "--json",
+}
+_WORDS = _COMMAND_OF_TOOL | _OPTION_OF_ARGUMENT
+_WORD = re.compile("|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in _WORDS))
 
 
 def answer() -> Console:
@@ -90,8 +103,8 @@ def print_warning(text: str) -> None:
 
 
 def for_people(text: str) -> str:
-    """Return a message with the names of agent tools replaced by the commands that do the same."""
-    return _TOOL.sub(lambda match: _COMMAND_OF_TOOL[match[1]], text)
+    """Return a message with the names of agent tools and their arguments replaced by our commands and options."""
+    return _WORD.sub(lambda match: _WORDS[match[0]], text)
 
 
 def plain_table(*columns: str, title: str | None = None) -> Table:

@@ -42,12 +42,14 @@ class FileList:
         files: the regular files, sorted by the bytes of their paths.
         skipped: how many links, special files and credentials were left out.
         unreadable_folders: folders that could not be listed.
+        left_out: paths that are there but were not looked into; folders end in a slash. Folders of tools are not named.
         warnings: what else was left out.
     """
 
     files: tuple[TargetFile, ...]
     skipped: int
     unreadable_folders: tuple[str, ...]
+    left_out: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
@@ -59,8 +61,15 @@ class _Walk:
     files: list[TargetFile] = field(default_factory=list)
     folders: list[str] = field(default_factory=lambda: [""])
     unreadable: list[str] = field(default_factory=list)
-    left_out: Counter[str] = field(default_factory=Counter)
+    left_out: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
     seen_folders: int = 0
+
+    def leave_out(self, kind: str, path: str) -> None:
+        self.counts[kind] += 1
+        if kind != "tool":
+            _bounded(len(self.left_out), MAX_FILES, "links and other entries that are not scanned")
+            self.left_out.append(path)
 
 
 def list_files(root: Path, *, exclude: Sequence[Path] = ()) -> FileList:
@@ -83,11 +92,12 @@ def list_files(root: Path, *, exclude: Sequence[Path] = ()) -> FileList:
             _list_folder(top, walk.folders.pop(), walk)
     finally:
         os.close(top)
-    left_out = walk.left_out
+    counts = walk.counts
     return FileList(
         files=tuple(sorted(walk.files, key=lambda file: os.fsencode(file.path))),
-        skipped=left_out["link"] + left_out["special"] + left_out["credential"],
+        skipped=counts["link"] + counts["special"] + counts["credential"],
         unreadable_folders=tuple(sorted(walk.unreadable, key=os.fsencode)),
+        left_out=tuple(sorted(walk.left_out, key=os.fsencode)),
         warnings=_warnings(walk),
     )
 
@@ -121,7 +131,7 @@ def _list_folder(top: int, relative: str, walk: _Walk) -> None:
     try:
         names = os.listdir(folder)  # noqa: PTH208  (a descriptor, not a path)
         if relative and ENVIRONMENT_MARK in names:
-            walk.left_out["environment"] += 1
+            walk.leave_out("environment", f"{relative}/")
             return
         # In reverse, because the stack hands the last one out first.
         for name in sorted(names, key=os.fsencode, reverse=True):
@@ -147,7 +157,7 @@ def _take(folder: int, relative: str, name: str, walk: _Walk) -> None:
     elif kind == "file":
         _take_file(folder, name, path, status.st_size, walk)
     else:
-        walk.left_out[kind] += 1
+        walk.leave_out(kind, f"{path}/" if _is_folder(folder, name, status) else path)
 
 
 def _kind(name: str, relative: str, status: os.stat_result, walk: _Walk) -> str:
@@ -168,34 +178,47 @@ def _kind(name: str, relative: str, status: os.stat_result, walk: _Walk) -> str:
     return "excluded" if (status.st_dev, status.st_ino) in walk.excluded else "folder"
 
 
+def _is_folder(folder: int, name: str, status: os.stat_result) -> bool:
+    """Tell whether an entry is a folder, or a link that leads to one."""
+    if not stat.S_ISLNK(status.st_mode):
+        return stat.S_ISDIR(status.st_mode)
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=folder).st_mode)
+    except OSError:
+        return False
+
+
 def _take_folder(path: str, walk: _Walk) -> None:
     if path.count("/") >= MAX_DEPTH:
         walk.unreadable.append(path)
         return
     walk.seen_folders += 1
-    if walk.seen_folders > MAX_FOLDERS:
-        raise TooLarge(f"The folder has more than {MAX_FOLDERS:,} folders below it.", next=_SMALLER)
+    _bounded(walk.seen_folders - 1, MAX_FOLDERS, "folders")
     walk.folders.append(path)
 
 
 def _take_file(folder: int, name: str, path: str, size: int, walk: _Walk) -> None:
-    if len(walk.files) >= MAX_FILES:
-        raise TooLarge(f"The folder has more than {MAX_FILES:,} files below it.", next=_SMALLER)
+    _bounded(len(walk.files), MAX_FILES, "files")
     readable = os.access(name, os.R_OK, dir_fd=folder, effective_ids=_EFFECTIVE)
     reason = "" if readable else "cannot be read by this user"
     walk.files.append(TargetFile(path=path, size=size, readable=readable, reason=reason))
 
 
-_SMALLER = "call again with repo_path set to one of its sub-folders."
+def _bounded(count: int, most: int, what: str) -> None:
+    if count >= most:
+        raise TooLarge(
+            f"The folder has more than {most:,} {what} below it.",
+            next="call again with repo_path set to one of its sub-folders.",
+        )
 
 
 def _warnings(walk: _Walk) -> tuple[str, ...]:
-    left_out = walk.left_out
+    counts = walk.counts
     notes = (
-        (left_out["environment"], "folders that are Python virtual environments (they hold a pyvenv.cfg)"),
-        (left_out["package"], "folders of installed packages (node_modules, site-packages)"),
-        (left_out["credential"], "files or folders that have the name of a credential"),
-        (left_out["special"], "named pipes, sockets or devices"),
+        (counts["environment"], "folders that are Python virtual environments (they hold a pyvenv.cfg)"),
+        (counts["package"], "folders of installed packages (node_modules, site-packages)"),
+        (counts["credential"], "files or folders that have the name of a credential"),
+        (counts["special"], "named pipes, sockets or devices"),
     )
     said = [f"Not scanned: {count} {what}." for count, what in notes if count]
     if walk.unreadable:

@@ -19,6 +19,11 @@ Sarif = dict[str, Any]
 """A parsed SARIF 2.1.0 log."""
 
 
+def shown_path(path: str) -> str:
+    """Return a path of the target as results write it: always valid UTF-8."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
 @dataclass(frozen=True, slots=True)
 class TargetFile:
     """One file to scan.
@@ -43,8 +48,8 @@ class TargetFile:
 
     @property
     def shown(self) -> str:
-        """The path as results write it: always valid UTF-8."""
-        return os.fsencode(self.path).decode("utf-8", "replace")
+        """The path as results write it."""
+        return shown_path(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,14 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ScanReport:
-    """What a scan produced, whichever way it came: our engines, an imported SARIF file, plain findings."""
+    """What a scan produced, whichever way it came: our engines, an imported SARIF file, plain findings.
+
+    Attributes:
+        files: the files that engines take, readable or not.
+        failed_files: per engine, the files it did not analyse; folders that nobody could list end in a slash.
+        left_out: files and folders (ending in a slash) that are there but were not looked into on purpose; what an
+            earlier scan found in them is not fixed.
+    """
 
     kind: str
     scanner: str
@@ -135,6 +147,7 @@ class ScanReport:
     rules_run: dict[str, tuple[str, ...]] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     failed_files: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
     config: ScanConfig | None = None
     vcs: Vcs = field(default_factory=Vcs)
     duration_s: float = 0.0

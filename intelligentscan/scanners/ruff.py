@@ -51,7 +51,7 @@ class Ruff(ChildEngine):
             ScanFailed: ruff is not installed.
         """
         try:
-            from ruff import find_ruff_bin
+            from ruff import find_ruff_bin  # type: ignore[import-untyped]  # ruff ships no types
         except ImportError as exc:
             raise self.not_started("it is not installed") from exc
         try:

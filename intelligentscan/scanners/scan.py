@@ -30,6 +30,7 @@ from intelligentscan.scanners.interface import (
     Target,
     TargetFile,
     Vcs,
+    shown_path,
 )
 from intelligentscan.scanners.redaction import collect_secrets, redact_findings, redact_sarif
 from intelligentscan.scanners.secret_text import Secrets
@@ -123,7 +124,7 @@ class _Outcome:
 
 def _candidates(listed: FileList, engines: Sequence[Engine]) -> list[TargetFile]:
     """Return the files that some engine takes."""
-    suffixes = frozenset[str]().union(*(engine.suffixes() for engine in engines))
+    suffixes = _suffixes(engines)
     candidates = [file for file in listed.files if _suffix(file) in suffixes]
     if candidates:
         return candidates
@@ -140,6 +141,10 @@ def _candidates(listed: FileList, engines: Sequence[Engine]) -> list[TargetFile]
         "scanner with log_scan_run and sarif_path.",
         details={"files": len(listed.files), "skipped": listed.skipped},
     )
+
+
+def _suffixes(engines: Sequence[Engine]) -> frozenset[str]:
+    return frozenset[str]().union(*(engine.suffixes() for engine in engines))
 
 
 def _found(listed: FileList) -> str:
@@ -250,6 +255,7 @@ def _report(target: Target, listed: FileList, config: ScanConfig, outcome: _Outc
     secrets = _secrets(target.root, results)
     findings = redact_findings([finding for result in results.values() for finding in result.findings], secrets)
     documents = {name: _safe(result, target.root, secrets) for name, result in results.items()}
+    closed = tuple(shown_path(f"{folder}/") for folder in target.unreadable_folders)
     failed = {name: result.failed_files for name, result in results.items()}
     failed |= {name: tuple(file.shown for file in target.files) for name in outcome.refusals}
     lost = {path for paths in failed.values() for path in paths}
@@ -272,7 +278,8 @@ def _report(target: Target, listed: FileList, config: ScanConfig, outcome: _Outc
         engine_stderr={name: secrets.redact(result.stderr) for name, result in results.items()},
         rules_run={name: result.rules_run for name, result in results.items()},
         files=tuple(file.shown for file in target.files),
-        failed_files=failed,
+        failed_files={name: (*paths, *closed) for name, paths in failed.items()},
+        left_out=_left_out(listed, config),
         config=config,
         vcs=outcome.vcs,
         duration_s=round(duration_s, 3),
@@ -288,6 +295,16 @@ def _report(target: Target, listed: FileList, config: ScanConfig, outcome: _Outc
             *(refusal.message for refusal in outcome.refusals.values()),
             *(warning for result in results.values() for warning in result.warnings),
         ),
+    )
+
+
+def _left_out(listed: FileList, config: ScanConfig) -> tuple[str, ...]:
+    """Return the folders, and the files of an engine's kind, that were not looked into."""
+    suffixes = _suffixes([ENGINES[name] for name in config.engines])
+    return tuple(
+        shown_path(path)
+        for path in listed.left_out
+        if path.endswith("/") or PurePosixPath(path).suffix.lower() in suffixes
     )
 
 

@@ -47,12 +47,14 @@ class ScanRecord:
             engines = dict.fromkeys(report.rules_run, report.scanner_version)
             partial = set(engines) if report.status == "partial" else set()
         failed = {engine: frozenset(paths) for engine, paths in report.failed_files.items() if paths}
+        # What is there but was not looked into is like a failed file: an earlier finding in it is not fixed.
+        unknown = {engine: failed.get(engine, frozenset()) | set(report.left_out) for engine in {*failed, *engines}}
         return ScanRecord(
             findings=report.findings,
             engines=engines,
             rules_run={engine: report.rules_run.get(engine, ()) for engine in engines},
             files=frozenset(report.files),
-            failed_files=failed,
+            failed_files={engine: paths for engine, paths in unknown.items() if paths},
             uncertain=frozenset(partial - failed.keys()),
             scope=report.vcs.subpath or "",
         )

@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from intelligentscan._threads import Lanes
@@ -61,6 +62,7 @@ class StoreAccess:
             with self._opening:
                 if self._stores is None:  # a failed opening is tried again by the next call
                     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+                    _leave_removed_folder()
                     opener = importlib.import_module("intelligentscan.stores.mlflow_open")
                     stores: Stores = opener.open_stores(self._settings)
                     self._stores = stores
@@ -71,3 +73,11 @@ class StoreAccess:
             self._open()
         except Exception:  # the call that needs the store meets the same error and reports it
             logger.info("the store could not be opened yet", exc_info=True)
+
+
+def _leave_removed_folder() -> None:
+    """Leave a working directory that was removed: MLflow asks for it even where it needs no relative path."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        os.chdir("/")

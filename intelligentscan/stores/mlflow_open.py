@@ -1,8 +1,6 @@
 """Opens the tracking and the registry store that the settings name."""
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 import sqlalchemy
@@ -45,17 +43,8 @@ def open_stores(settings: Settings) -> MlflowStores:
         StoreBroken: the SQLite file is there but cannot be used.
         StoreUnavailable: the database cannot be reached.
     """
-    _leave_removed_folder()
     with translated():
         return _open(settings)
-
-
-def _leave_removed_folder() -> None:
-    """Leave a working directory that was removed: MLflow asks for it even where it needs no relative path."""
-    try:
-        Path.cwd()
-    except FileNotFoundError:
-        os.chdir("/")
 
 
 def _open(settings: Settings) -> MlflowStores:

@@ -43,7 +43,7 @@ def create_if_missing(path: Path, artifact_root: str) -> None:
             with suppress(OSError), _creating(path):
                 _remove_leftovers(path)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _creating(path):
         _remove_leftovers(path)
         if path.exists():

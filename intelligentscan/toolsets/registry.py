@@ -60,7 +60,7 @@ class Registry(Toolset):
     ) -> ModelDetails:
         """Show a registered model: versions with stage, aliases, source run, reason and review.
 
-        Answers which version is live in Staging or Production. Changes nothing.
+        Answers which version is live in Staging or Production; to move one use promote. Changes nothing.
         """
         return await fitting(
             lambda rows: self.services.registry.get(name, version=version, limit=rows, cursor=cursor), limit
@@ -85,6 +85,6 @@ class Registry(Toolset):
         """Promote, deploy, roll back or archive a model version: move it to Staging, Production or Archived.
 
         Moves the alias (challenger, champion) too; the version in Production before is archived as alias
-        previous. dry_run only checks.
+        previous. dry_run only checks. New versions come from register_model.
         """
         return await self.services.registry.promote(name, version, to, reason=reason, dry_run=dry_run, confirm=confirm)

@@ -187,10 +187,10 @@ class Tracking(Toolset):
             Literal["concise", "detailed"], Field(description="How much the summary shows.")
         ] = "concise",
     ) -> RunComparison:
-        """Compare 2 to 100 runs or scans side by side.
+        """Compare 2 to 100 runs or scans side by side: which is BEST, what differs.
 
-        Shows differing params, metrics with the BEST run marked, new and fixed findings. Give run_ids, or
-        experiment with top_k for its newest or best. Changes nothing.
+        Shows differing params, metrics with the best run marked, new and fixed findings. Give run_ids, or
+        experiment with top_k for its newest or best. For one run use get_run. Changes nothing.
         """
         return await self.services.comparisons.compare(
             run_ids=run_ids,
