@@ -30,17 +30,16 @@ class Lane:
 
     async def run(self, call: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run the call on a worker thread. A cancelled caller leaves at once; its thread keeps its place."""
-        place = _Place(self._limiter, current_token())
+        return await (await self.place()).run(call, *args)
+
+    async def place(self) -> "Place":
+        """Wait for a place in the lane; its `run` must be called, which gives it back."""
+        place = Place(self._limiter, current_token())
         await self._limiter.acquire_on_behalf_of(place)
-        try:
-            return await anyio.to_thread.run_sync(
-                place.work, partial(call, *args), abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
-            )
-        finally:
-            place.leave()
+        return place
 
 
-class _Place:
+class Place:
     """A place in a lane, given back once: by its caller, or by its thread if the caller has left before."""
 
     def __init__(self, limiter: anyio.CapacityLimiter, token: EventLoopToken) -> None:
@@ -50,7 +49,16 @@ class _Place:
         self._running = False
         self._left = False
 
-    def work(self, call: Callable[[], T]) -> T:
+    async def run(self, call: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Run the call on a worker thread, and give the place back when the thread has ended."""
+        try:
+            return await anyio.to_thread.run_sync(
+                self._work, partial(call, *args), abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
+            )
+        finally:
+            self._leave()
+
+    def _work(self, call: Callable[[], T]) -> T:
         with self._mutex:
             if self._left:
                 raise RuntimeError("the caller left before the work began")
@@ -64,7 +72,7 @@ class _Place:
             if abandoned:
                 self._give_back_from_thread()
 
-    def leave(self) -> None:
+    def _leave(self) -> None:
         with self._mutex:
             self._left = True
             running = self._running
@@ -111,12 +119,20 @@ class Lanes:
         """Run a write; once begun it is completed, also when the caller is cancelled meanwhile.
 
         Raises:
-            StoreUnavailable: the deadline passed; the outcome is unknown.
+            StoreUnavailable: the deadline passed; the message says whether the outcome is unknown.
         """
         await anyio.lowlevel.checkpoint()
         try:
-            with anyio.fail_after(self._deadline_s, shield=True):
-                return await self._writers.run(call, *args)
+            with anyio.fail_after(self._deadline_s) as waiting:
+                place = await self._writers.place()
+        except TimeoutError as exc:
+            raise StoreUnavailable(
+                f"Other writes kept the tracking store busy for {self._deadline_s:g} s; nothing was written.",
+                next="call again; if it persists, check MLFLOW_TRACKING_URI with 'intelligentscan doctor'.",
+            ) from exc
+        try:
+            with anyio.fail_after(waiting.deadline - anyio.current_time(), shield=True):
+                return await place.run(call, *args)
         except TimeoutError as exc:
             raise StoreUnavailable(
                 f"The tracking store did not confirm the write within {self._deadline_s:g} s; "

@@ -19,6 +19,7 @@ from pydantic_settings import (
 from intelligentscan.domain.errors import InvalidArgument
 
 EMBEDDED_STORE = "mlflow.db"
+_DATABASES = ("postgresql", "mysql", "mssql")
 _ESCAPE = re.compile("%(?=[0-9A-Fa-f]{2})")
 
 
@@ -55,7 +56,9 @@ class Settings(BaseSettings):
     def _roots(cls, value: Any) -> Any:
         if isinstance(value, str):
             value = [part for part in value.split(os.pathsep) if part]
-        return tuple(Path(part).expanduser().absolute() for part in value) if value is not None else None
+        if not isinstance(value, list | tuple) or not all(isinstance(part, str | Path) for part in value):
+            return value  # None, or what the type of the setting refuses
+        return tuple(Path(part).expanduser().absolute() for part in value)
 
     @field_validator("toolsets", "exclude_tools", mode="before")
     @classmethod
@@ -126,8 +129,11 @@ class Settings(BaseSettings):
 
     @property
     def artifact_root(self) -> str | None:
-        """Where new experiments of a SQLite store keep their artifacts: an absolute path beside the file."""
-        if self.embedded:
+        """Where new experiments of a database keep their artifacts: an absolute path; None if a server decides.
+
+        Left to itself, MLflow takes a folder of the working directory, another one for each client.
+        """
+        if self.embedded or self.store_uri.startswith(_DATABASES):
             return artifact_uri(self.home / "artifacts")
         path = sqlite_path(self.store_uri)
         return artifact_uri(path.parent / "mlruns") if path is not None else None

@@ -93,11 +93,15 @@ class RawChild:
         self.noise: list[bytes] = []
         self._last_id = 0
 
-    def send(self, method: str, **params: Any) -> int:
-        """Send a request of the modern era and return its id."""
+    def request(self, method: str, **params: Any) -> str:
+        """Return the line of a new request of the modern era."""
         self._last_id += 1
-        message = {"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": {**params, "_meta": MODERN_META}}
-        self.write(json.dumps(message).encode() + b"\n")
+        params["_meta"] = MODERN_META
+        return json.dumps({"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params}) + "\n"
+
+    def send(self, method: str, **params: Any) -> int:
+        """Send a request and return its id."""
+        self.write(self.request(method, **params).encode())
         return self._last_id
 
     def call(self, tool: str, **arguments: Any) -> int:

@@ -127,7 +127,7 @@ async def test_a_string_that_bandit_cannot_report_costs_only_its_file(root):
     report = await scan(root, ["bandit"])
 
     assert coverage(report, "bandit") == ("partial", 2, 1, 1)
-    assert failures(report, "bandit") == {"surrogate.py": "the engine crashed"}
+    assert failures(report, "bandit") == {"surrogate.py": "the engine crashed (code 1)"}
 
 
 async def test_encodings_and_line_ends(root):

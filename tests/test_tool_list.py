@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 from intelligentscan.toolsets import BUILT_IN
 from intelligentscan.toolsets.mcp_server import INSTRUCTIONS, IntelligentScanServer
 from intelligentscan.toolsets.toolset import tools_of
-from tests.mcp_client import EVERYTHING, services_at
+from mcp_client import EVERYTHING, services_at
 
 READS = {"search_experiments", "search_runs", "get_run", "compare_runs", "list_findings", "get_model"}
 LISTS = {"search_experiments", "search_runs", "list_findings", "get_model"}

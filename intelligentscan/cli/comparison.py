@@ -14,6 +14,7 @@ _SIDE_BY_SIDE = 6
 """Up to this many runs are columns; more are rows."""
 
 _METRIC_COLUMNS = 5
+_PARAM_WIDTH = 36
 
 
 @reported
@@ -89,7 +90,7 @@ def _print_columns(console: Console, compared: RunComparison, number: dict[str, 
         table.add_section()
         table.add_row(Text("param", style="dim"))
     for param in compared.params:
-        table.add_row(param.key, *(param.values.get(run.run_id, "–") for run in compared.runs))
+        table.add_row(param.key, *(_cut(param.values.get(run.run_id, "–")) for run in compared.runs))
     console.print(table)
 
 
@@ -110,3 +111,7 @@ def _value(metric: ComparedMetric, run_id: str) -> Text:
     if run_id == metric.best_run_id:
         return Text(f"{value:.6g} BEST", style="bold green")
     return Text(f"{value:.6g}")
+
+
+def _cut(value: str) -> str:
+    return value if len(value) <= _PARAM_WIDTH else f"{value[: _PARAM_WIDTH - 1]}…"

@@ -23,6 +23,13 @@ _NOT_FOUND, _NOT_RUNNABLE = 127, 126
 """What shells, env(1) and nice(1) answer for a command they cannot start."""
 
 _PORTS = 50
+_LIGHT_SERVER = {
+    "MLFLOW_WORKERS": "1",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "PYTHONWARNINGS": "ignore",
+}
+"""One person looking needs one process instead of eight, and no warnings about MLflow's own dependencies."""
+
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -65,7 +72,7 @@ def ui(
             f"The store is {shown_uri(settings.store_uri)}, which has its own UI.",
             next="open that address in a browser, or unset MLFLOW_TRACKING_URI for the embedded store.",
         )
-    child = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_WORKERS": "1", **os.environ}
+    child = {**_LIGHT_SERVER, **os.environ}
     child |= _ready_store(settings)
     free = _free_port(host, port)
     url = f"http://{f'[{host}]' if ':' in host else host}:{free}"
@@ -73,9 +80,10 @@ def ui(
         print_json({"url": url, "store": shown_uri(settings.store_uri)})
         os.dup2(2, 1)  # what MLflow prints would break the document
     else:
-        taken = f" ({port} is taken)" if free != port else ""
-        aside().print(Text(f"MLflow UI on {url}{taken}", style="bold green"), soft_wrap=True)
-        aside().print(Text(f"store {shown_uri(settings.store_uri)} · stop with Ctrl-C", style="dim"), soft_wrap=True)
+        console, taken = aside(), f" ({port} is taken)" if free != port else ""
+        console.print(Text(f"MLflow UI: {url}{taken}", style="bold green"), soft_wrap=True)
+        where = f"on {shown_uri(settings.store_uri)}; it starts in some seconds, Ctrl-C stops it"
+        console.print(Text(where, style="dim"), soft_wrap=True)
     if host not in _LOOPBACK:
         print_warning(f"Everybody who reaches {host} can read and change this store; there is no password.")
     # -P: a file named like a package in the working directory must not be imported instead of it.
@@ -86,16 +94,15 @@ def _ready_store(settings: Settings) -> dict[str, str]:
     """Make the store if it is not there, and return the variables that select it."""
     if settings.is_sqlite:
         # Otherwise plain MLflow would make it, in a slower way that two processes must not try at once.
-        on_services(lambda services: services.create_store(), settings=settings, opening=False)
+        on_services(
+            lambda services: services.create_store(), doing="Making the store", settings=settings, opening=False
+        )
     return exports(settings)
 
 
 def _become(command: Sequence[str], environ: Mapping[str, str], *, as_json: bool) -> NoReturn:
     """Replace this process by the command, so that signals and the exit code are its own."""
-    beside = Path(sys.executable).parent / command[0]
-    program = shutil.which(command[0], path=environ.get("PATH", os.defpath))
-    if program is None and "/" not in command[0] and os.access(beside, os.X_OK):
-        program = str(beside)  # mlflow of this installation, without its folder on PATH
+    program = command[0] if "/" in command[0] else _on_path(command[0], environ)
     try:
         if program is None:
             raise FileNotFoundError(command[0])
@@ -111,6 +118,13 @@ def _become(command: Sequence[str], environ: Mapping[str, str], *, as_json: bool
         )
         print_error(error, as_json=as_json)
         raise typer.Exit(_NOT_FOUND if missing else _NOT_RUNNABLE) from exc
+
+
+def _on_path(name: str, environ: Mapping[str, str]) -> str | None:
+    """Return where a program is: on PATH, or beside our interpreter, as mlflow is without its folder on PATH."""
+    beside = Path(sys.executable).with_name(name)
+    found = shutil.which(name, path=environ.get("PATH", os.defpath))
+    return found or (str(beside) if os.access(beside, os.X_OK) else None)
 
 
 def _free_port(host: str, port: int) -> int:

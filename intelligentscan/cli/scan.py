@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 from intelligentscan.app import Services
 from intelligentscan.cli.runner import EXIT_ERROR, on_services, reported
 from intelligentscan.cli.scan_view import print_findings, print_scan
-from intelligentscan.cli.terminal import Json, aside, listed, print_error, print_json, print_warning
+from intelligentscan.cli.terminal import Json, aside, listed, print_error, print_json, print_next, print_warning
 from intelligentscan.domain.errors import IntelligentScanError
 from intelligentscan.domain.scan import FindingRow, FindingState, ScanRun, TopFinding
 from intelligentscan.domain.severity import Severity
@@ -90,6 +90,7 @@ def scan(
         sys.stdout.write(scanned.sarif)
     else:
         print_scan(scanned.run)
+        print_next(f"report: 'intelligentscan ui'; all scans: intelligentscan compare -e '{scanned.run.experiment}'")
     if scanned.run.scan_status != "complete":
         print_warning(_partial(scanned.run))
     if scanned.gate is not None and fail_on is not None:

@@ -35,11 +35,6 @@ _COMMAND_OF_TOOL = {
     "register_model": "'intelligentscan register'",
     "create_experiment": "'intelligentscan scan --experiment'",
     "log_run": "'intelligentscan run -- CMD'",
-    "list_findings": "'intelligentscan ui'",
-    "search_experiments": "'intelligentscan ui'",
-    "search_runs": "'intelligentscan ui'",
-    "get_run": "'intelligentscan ui'",
-    "get_model": "'intelligentscan ui'",
 }
 _OPTION_OF_ARGUMENT = {
     "repo_path": "PATH",
@@ -50,11 +45,18 @@ _OPTION_OF_ARGUMENT = {
     "model_path": "--model-path",
     "top_k": "--top-k",
     "order_by": "--order-by",
+    "with reason": "with --reason",
+    "with to=": "with --to ",
     "in metrics": "with --metrics",
     "response_format='detailed'": "--json",
 }
+_BROWSING = ("list_findings", "search_experiments", "search_runs", "get_run", "get_model")
 _WORDS = _COMMAND_OF_TOOL | _OPTION_OF_ARGUMENT
-_WORD = re.compile("|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in _WORDS))
+_WORD = re.compile(
+    rf"(?P<browsing>\b(?:{'|'.join(_BROWSING)})\b(?: (?:with )?\w+=(?:'[^']*'|\S+))*)"
+    rf"|(?P<word>{'|'.join(rf'(?<!\w){re.escape(word)}(?![a-z_=]| run_id=)' for word in _WORDS)})"
+    r"|'[^']*'"  # what is quoted is somebody's name
+)
 
 
 def answer() -> Console:
@@ -104,7 +106,13 @@ def print_warning(text: str) -> None:
 
 def for_people(text: str) -> str:
     """Return a message with the names of agent tools and their arguments replaced by our commands and options."""
-    return _WORD.sub(lambda match: _WORDS[match[0]], text)
+    return _WORD.sub(_for_people, text)
+
+
+def _for_people(match: re.Match[str]) -> str:
+    if match["browsing"]:
+        return "'intelligentscan ui'"
+    return _WORDS[match[0]] if match["word"] else match[0]
 
 
 def plain_table(*columns: str, title: str | None = None) -> Table:

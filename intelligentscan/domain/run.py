@@ -74,3 +74,4 @@ class RunDetails(Noun):
     end_time: str | None
     user: Annotated[str | None, Field(description="Untrusted text.")]
     git_commit: str | None
+    notes: Annotated[list[str], Field(description="What was left out, and how to get it.")] = []

@@ -113,7 +113,7 @@ async def _work_off(
 
 
 def _turn(work: _Work[Report]) -> float:
-    """Return the seconds one call may take: a share of what is left, so that a file that hangs leaves some to others."""
+    """Return the seconds one call may take: a share of what is left, so that a file that hangs leaves some."""
     left = work.deadline - anyio.current_time()
     if left <= 0:
         raise NoReport(OUT_OF_TIME)

@@ -315,7 +315,8 @@ def _report(files: Sequence[TargetFile], result: ProcessResult) -> Report:
     if result.stdout_truncated:
         raise NoReport("the engine's report is too large")
     if result.exit_code != 0:
-        raise NoReport("the engine crashed")
+        how = f"code {result.exit_code}" if result.exit_code > 0 else f"signal {-result.exit_code}"
+        raise NoReport(f"the engine crashed ({how})")
     try:
         document: Any = json.loads(result.stdout)
     except (ValueError, RecursionError) as exc:

@@ -148,7 +148,7 @@ class _Reader:
             scanner_version=bounded(", ".join(dict.fromkeys(v for v in self._versions.values() if v)), 250),
             versions=self._versions,
             rules_run=self._rules,
-            failed_files=tuple(self._failed),
+            failed_files=tuple(sorted(self._failed)),
             warnings=tuple(self._warnings),
             runs=len(runs),
             executed=self._executed and bool(runs),

@@ -55,7 +55,7 @@ async def scan_folder(
         The report; its status is `complete` only if every engine analysed every file it takes.
 
     Raises:
-        InvalidArgument: the configuration selects no rule of an engine.
+        InvalidArgument: the configuration names an unknown engine, or selects no rule of an engine.
         NothingToScan: the folder holds no file that an engine takes.
         PathRefused: the folder is missing, no folder, or neither it nor any of its files can be read.
         ScanFailed: no engine analysed any file.
@@ -63,7 +63,7 @@ async def scan_folder(
     """
     began = time.perf_counter()
     meter = _Meter(progress, len(config.engines))
-    engines = [ENGINES[name] for name in sorted(config.engines)]
+    engines = [ENGINES[name] for name in sorted(config.checked().engines)]
     try:
         async with private_folder() as workspace:
             await meter.tell(0.0, "listing files")

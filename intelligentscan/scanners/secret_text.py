@@ -13,7 +13,6 @@ from typing import Literal
 REDACTED = "[redacted]"
 MIN_VALUE = 4
 MAX_VALUES = 20_000
-_MAX_VALUE = 4_000
 _MAX_TEXT = 200_000
 
 _QUOTE = re.compile(r"\"\"\"|'''|[\"'`]")
@@ -192,7 +191,7 @@ class Secrets:
     def add(self, value: str) -> None:
         """Remember a value; each line of a longer one counts by itself, and what is too short is left alone."""
         for piece in value[:_MAX_TEXT].splitlines():
-            self._add_piece(piece.strip()[:_MAX_VALUE])
+            self._add_piece(piece.strip())
 
     def update(self, other: "Secrets") -> None:
         """Remember the values of another set as well."""

@@ -7,6 +7,7 @@ import than everything else together, is imported on a thread right after it.
 import argparse
 import gc
 import logging
+import os
 import signal
 import sys
 import warnings
@@ -20,6 +21,7 @@ from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from intelligentscan.app import Services, build
 from intelligentscan.domain.errors import IntelligentScanError
 from intelligentscan.settings import Settings
+from intelligentscan.store_environment import tame_mlflow
 from intelligentscan.toolsets import BUILT_IN
 from intelligentscan.toolsets.mcp_server import IntelligentScanServer
 from intelligentscan.toolsets.selection import Selection, select, stricter
@@ -46,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     options = _parser().parse_args(argv)
     _log_to_stderr()
+    tame_mlflow(os.environ)
     try:
         settings = Settings.load()
         selection = _selection(options, settings)

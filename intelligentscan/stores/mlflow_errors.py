@@ -32,7 +32,13 @@ def translated() -> Iterator[None]:
         raise
     except MlflowException as exc:
         raise from_mlflow(exc) from exc
-    except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.TimeoutError) as exc:
+    except sqlalchemy.exc.DatabaseError as exc:
+        if (broken := broken_file(str(exc.orig))) is not None:
+            raise broken from exc
+        if isinstance(exc, sqlalchemy.exc.OperationalError):
+            raise StoreUnavailable(f"The tracking database did not answer: {_first_line(exc)}", next=_CHECK) from exc
+        raise StoreError(f"The tracking database refused: {_first_line(exc)}", next=_CHECK) from exc
+    except sqlalchemy.exc.TimeoutError as exc:
         raise StoreUnavailable(f"The tracking database did not answer: {_first_line(exc)}", next=_CHECK) from exc
     except sqlalchemy.exc.SQLAlchemyError as exc:
         raise StoreError(f"The tracking database refused: {_first_line(exc)}", next=_CHECK) from exc
@@ -45,10 +51,32 @@ def translated() -> Iterator[None]:
         ) from exc
 
 
+def broken_file(text: str) -> StoreBroken | None:
+    """Return the error for what SQLite says of a file that cannot be used; None if it says something else."""
+    said = text.lower()
+    if "readonly database" in said or "unable to open database" in said:
+        return StoreBroken(
+            "The store's file may not be written by this user.",
+            next="give this user the file and its folder, or set MLFLOW_TRACKING_URI to another store.",
+        )
+    if "malformed" in said or "not a database" in said:
+        return StoreBroken(
+            "The store's file is damaged.", next="restore it, or set MLFLOW_TRACKING_URI to another store."
+        )
+    if "disk is full" in said or "disk i/o error" in said:
+        return StoreBroken(
+            "The disk of the store is full or failing.",
+            next="free some space and call again, or set MLFLOW_TRACKING_URI to another store.",
+        )
+    return None
+
+
 def from_mlflow(exc: MlflowException) -> IntelligentScanError:
     """Return our error for one of MLflow's."""
     text = _first_line(exc)
     code = str(exc.error_code)
+    if isinstance(exc.__cause__, sqlalchemy.exc.DatabaseError) and (broken := broken_file(str(exc.__cause__.orig))):
+        return broken
     if code in _UNAVAILABLE or "API request to" in str(exc) or "Max retries exceeded" in str(exc):
         return StoreUnavailable(f"The tracking store did not answer: {text}", next=_CHECK)
     if code == "INTERNAL_ERROR" and "out-of-date database schema" in str(exc):

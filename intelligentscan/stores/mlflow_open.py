@@ -64,7 +64,7 @@ def _open(settings: Settings) -> MlflowStores:
         quicken(tracking_store.engine)
         quicken(registry_store.engine) if registry_uri == uri else None
 
-    statistics = PlannerStatistics(path) if path is not None else None
+    statistics = PlannerStatistics(path, tracking_store.engine) if path is not None else None
     together = [tracking_store] if _is_sql(uri) else []
     if _is_sql(registry_uri) and registry_uri == uri:
         together.append(registry_store)

@@ -6,6 +6,7 @@ import logging
 import os
 import sqlite3
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from mlflow.store.db.utils import create_sqlalchemy_engine
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy import event
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import NullPool
 
 from intelligentscan.domain.errors import StoreBroken
@@ -113,6 +114,11 @@ def _check(path: Path) -> None:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=20)) as connection:
             found = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.Error as exc:
+        if "readonly" in str(exc):  # to read a file in WAL mode, SQLite writes beside it
+            raise StoreBroken(
+                f"The store's file {path.name} may not be written by this user.",
+                next=f"give this user {path} and its folder, or set MLFLOW_TRACKING_URI to another store.",
+            ) from exc
         raise StoreBroken(
             f"The store's file {path.name} cannot be opened: {exc}.",
             next=f"move {path} away, or set MLFLOW_TRACKING_URI to another store.",
@@ -143,12 +149,20 @@ def quicken(engine: Engine) -> None:
 class PlannerStatistics:
     """Keeps SQLite's planner statistics fresh enough that ordering runs by a metric stays linear.
 
-    Without them SQLite joins MLflow's sorting subquery without an index: quadratic time.
+    Without them SQLite joins MLflow's sorting subquery without an index: quadratic time. A connection
+    reads them once, when it is opened, so pooled ones are renewed when they have changed.
+
+    Args:
+        path: the file.
+        engines: engines on it, whose pools are renewed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *engines: Engine) -> None:
         self._engine = sqlalchemy.create_engine(sqlite_uri(path), poolclass=NullPool)
+        self._pooled = engines
+        self._seen: int | None = None
         self._writes = 0
+        self._one_at_a_time = threading.Lock()
 
     def after_write(self) -> None:
         """Look at the statistics now and then: after 1, 2, 4, 8 … writes, later after every 256."""
@@ -157,17 +171,29 @@ class PlannerStatistics:
             self.freshen()
 
     def freshen(self) -> None:
-        """Run ANALYZE if the number of runs has doubled since the last time."""
+        """Run ANALYZE if the number of runs has doubled since the last time, by whomever they were written."""
         try:
-            with self._engine.connect() as connection:
+            with self._one_at_a_time, self._engine.connect() as connection:
                 runs = connection.exec_driver_sql("SELECT count(*) FROM runs").scalar_one()
                 if runs < ANALYZE_FIRST_AT:
                     return
-                known = connection.exec_driver_sql(
-                    "SELECT max(CAST(stat AS INTEGER)) FROM sqlite_stat1 WHERE tbl = 'runs'"
-                ).scalar()
+                known = _known_runs(connection)
                 if known is None or runs >= 2 * known:
                     connection.exec_driver_sql("ANALYZE")
                     connection.commit()
+                    known = _known_runs(connection)
+                if known != self._seen:
+                    self._seen = known
+                    for engine in self._pooled:
+                        engine.dispose()
         except sqlalchemy.exc.OperationalError:
             logger.info("planner statistics could not be refreshed now", exc_info=True)
+
+
+def _known_runs(connection: Connection) -> int | None:
+    """Return how many runs there were when the statistics were made, None if they never were."""
+    if not connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_stat1'").first():
+        return None
+    query = "SELECT max(CAST(stat AS INTEGER)) FROM sqlite_stat1 WHERE tbl = 'runs'"
+    known: int | None = connection.exec_driver_sql(query).scalar()
+    return known
