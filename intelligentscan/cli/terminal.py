@@ -54,7 +54,7 @@ _BROWSING = ("list_findings", "search_experiments", "search_runs", "get_run", "g
 _WORDS = _COMMAND_OF_TOOL | _OPTION_OF_ARGUMENT
 _WORD = re.compile(
     rf"(?P<browsing>\b(?:{'|'.join(_BROWSING)})\b(?: (?:with )?\w+=(?:'[^']*'|\S+))*)"
-    rf"|(?P<word>{'|'.join(rf'(?<!\w){re.escape(word)}(?![a-z_=]| run_id=)' for word in _WORDS)})"
+    rf"|(?<!\w)(?P<word>{'|'.join(map(re.escape, _WORDS))})(?![a-z_=]| run_id=)"
     r"|'[^']*'"  # what is quoted is somebody's name
 )
 

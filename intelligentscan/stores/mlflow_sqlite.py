@@ -11,14 +11,12 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-import sqlalchemy
 from mlflow.store.db.base_sql_model import Base
 from mlflow.store.db.utils import create_sqlalchemy_engine
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy import event
-from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.engine import Engine
 
 from intelligentscan.domain.errors import StoreBroken
 from intelligentscan.settings import sqlite_uri
@@ -158,7 +156,7 @@ class PlannerStatistics:
     """
 
     def __init__(self, path: Path, *engines: Engine) -> None:
-        self._engine = sqlalchemy.create_engine(sqlite_uri(path), poolclass=NullPool)
+        self._path = path
         self._pooled = engines
         self._seen: int | None = None
         self._writes = 0
@@ -173,27 +171,27 @@ class PlannerStatistics:
     def freshen(self) -> None:
         """Run ANALYZE if the number of runs has doubled since the last time, by whomever they were written."""
         try:
-            with self._one_at_a_time, self._engine.connect() as connection:
-                runs = connection.exec_driver_sql("SELECT count(*) FROM runs").scalar_one()
+            with self._one_at_a_time, closing(sqlite3.connect(self._path, timeout=20)) as connection:
+                runs = connection.execute("SELECT count(*) FROM runs").fetchone()[0]
                 if runs < ANALYZE_FIRST_AT:
                     return
                 known = _known_runs(connection)
                 if known is None or runs >= 2 * known:
-                    connection.exec_driver_sql("ANALYZE")
+                    connection.execute("ANALYZE")
                     connection.commit()
                     known = _known_runs(connection)
                 if known != self._seen:
                     self._seen = known
                     for engine in self._pooled:
                         engine.dispose()
-        except sqlalchemy.exc.OperationalError:
+        except sqlite3.OperationalError:
             logger.info("planner statistics could not be refreshed now", exc_info=True)
 
 
-def _known_runs(connection: Connection) -> int | None:
+def _known_runs(connection: sqlite3.Connection) -> int | None:
     """Return how many runs there were when the statistics were made, None if they never were."""
-    if not connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_stat1'").first():
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_stat1'").fetchone():
         return None
     query = "SELECT max(CAST(stat AS INTEGER)) FROM sqlite_stat1 WHERE tbl = 'runs'"
-    known: int | None = connection.exec_driver_sql(query).scalar()
+    known: int | None = connection.execute(query).fetchone()[0]
     return known
