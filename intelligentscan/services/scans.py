@@ -94,7 +94,7 @@ class ScanService:
             return await self._shown(within, known, created=False)
         before = await self._baseline(within, baseline, target_of("scan", "", str(root)))
         began = time.time()
-        report = await scan_folder(root, chosen, progress=progress)
+        report = await scan_folder(root, chosen, progress=progress, exclude=(self._roots.home,))
         if report.status == "failed":
             raise ScanFailed("No engine completed the scan.", next="see 'intelligentscan doctor' for the engines.")
         return await self._logged(within, report, before, key, began=began)

@@ -1,0 +1,202 @@
+"""Our own SARIF: valid, complete, and without anything of this machine."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sarif_samples import bandit_of, ruff_of
+
+from intelligentscan.domain.scan import EngineCoverage, Finding
+from intelligentscan.scanners.config import ScanConfig
+from intelligentscan.scanners.interface import ScanReport, Vcs
+from intelligentscan.scanners.redaction import redact_sarif
+from intelligentscan.scanners.sarif_reader import parse_sarif, read_sarif
+from intelligentscan.scanners.sarif_writer import combined
+
+# The objects we write, with the properties that SARIF 2.1.0 allows in them and (!) demands; it allows no others.
+SHAPES = {
+    "log": "$schema version! runs! inlineExternalProperties properties",
+    "runs": "tool! invocations versionControlProvenance originalUriBaseIds automationDetails columnKind results "
+    "properties artifacts baselineGuid taxonomies",
+    "tool": "driver! extensions properties",
+    "driver": "name! version semanticVersion rules informationUri organization properties",
+    "rules": "id! name shortDescription fullDescription helpUri help defaultConfiguration relationships properties",
+    "results": "ruleId ruleIndex level kind message! locations partialFingerprints fingerprints suppressions "
+    "baselineState properties",
+    "message": "text markdown id arguments",
+    "shortDescription": "text! markdown",
+    "description": "text markdown id arguments",
+    "locations": "physicalLocation logicalLocations message",
+    "physicalLocation": "artifactLocation region contextRegion",
+    "artifactLocation": "uri uriBaseId index description",
+    "region": "startLine endLine startColumn endColumn snippet message",
+    "snippet": "text binary rendered",
+    "logicalLocations": "name fullyQualifiedName decoratedName kind index",
+    "suppressions": "kind! status justification location guid",
+    "invocations": "executionSuccessful! exitCode startTimeUtc endTimeUtc toolExecutionNotifications",
+    "toolExecutionNotifications": "message! level locations descriptor",
+    "automationDetails": "id guid description",
+    "versionControlProvenance": "repositoryUri! revisionId branch mappedTo",
+    "mappedTo": "uri uriBaseId",
+}
+FREE = {"properties", "partialFingerprints", "originalUriBaseIds"}
+
+
+def check(value: Any, name: str = "log") -> None:
+    """Fail if an object has a property that SARIF does not know, or lacks one that it demands."""
+    if isinstance(value, list):
+        assert value or name in ("results", "runs", "rules"), f"{name} is empty"
+        for item in value:
+            check(item, name)
+    elif isinstance(value, dict) and name not in FREE:
+        shape = SHAPES[name].split()
+        allowed, due = {key.rstrip("!") for key in shape}, {key[:-1] for key in shape if key.endswith("!")}
+        assert value.keys() <= allowed, (name, value.keys() - allowed)
+        assert due <= value.keys(), (name, due - value.keys())
+        for key, item in value.items():
+            check(item, key)
+
+
+def finding(**more: Any) -> Finding:
+    facts = {
+        "rule": "S602", "engine": "ruff", "severity": "critical", "severity_source": "test", "message": "m",
+        "path": "src/ü b.py", "line": 3, "column": 5, "end_line": 4, "snippet": "call()", "symbol": "f",
+        "cwe": ["CWE-78"], "fingerprint": "f" * 64,
+    }  # fmt: skip
+    return Finding(**{**facts, **more})
+
+
+def coverage(engine: str, **more: Any) -> EngineCoverage:
+    facts = {
+        "engine": engine, "version": "1.2", "status": "complete", "files_seen": 2, "files_analyzed": 2,
+        "files_failed": 0, "findings": 1, "duration_s": 0.5, "exit_code": 0,
+    }  # fmt: skip
+    return EngineCoverage(**{**facts, **more})
+
+
+def report(*findings: Finding, **more: Any) -> ScanReport:
+    facts: dict[str, Any] = {
+        "kind": "scan", "scanner": "bandit, ruff", "scanner_version": "1, 2", "target": "/home/ana/project",
+        "status": "complete", "coverage": (coverage("ruff"),), "rules_run": {"ruff": ("S101", "S602")},
+        "config": ScanConfig.of_engines(["ruff"]),
+    }  # fmt: skip
+    return ScanReport(**{"findings": findings, **facts, **more})
+
+
+def test_every_finding_is_there_with_its_place_state_and_identity():
+    (run,) = combined(report(finding()), run_id="a" * 32)["runs"]
+    (result,) = run["results"]
+    assert result["ruleId"] == run["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == "S602"
+    assert result["level"] == "error"
+    assert result["properties"]["severity"] == "critical"
+    assert result["partialFingerprints"] == {"intelligentscan/v1": "f" * 64}
+    place = result["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"] == {"uri": "src/%C3%BC%20b.py", "uriBaseId": "SRCROOT"}
+    assert place["region"] == {"startLine": 3, "startColumn": 5, "endLine": 4, "snippet": {"text": "call()"}}
+    assert run["automationDetails"]["id"] == f"intelligentscan/ruff/{'a' * 32}"
+    assert {rule["id"] for rule in run["tool"]["driver"]["rules"]} == {"S101", "S602"}
+
+
+def test_all_forms_of_findings_make_valid_sarif():
+    findings = [
+        finding(),
+        finding(path=None, line=None, symbol=None),
+        finding(line=None, severity="info"),
+        finding(end_line=1, column=None, snippet=None, suppressed=True),
+        finding(path="https://example.org/x", engine="other", baseline_state="absent"),
+        finding(path="/srv/ci/a.py", engine="other", suppressed=True, producer_fingerprints={"x/v1": "1"}),
+        finding(path="weird\x00:name.py", message="", rule="unknown"),
+    ]
+    failed = {"ruff": tuple(f"bad{n}.py" for n in range(1500))}
+    vcs = Vcs(url="git@example.org:team/app.git", commit="c" * 40, branch="main")
+    made = combined(report(*findings, failed_files=failed, vcs=vcs, status="partial"))
+    check(made)
+    json.dumps(made, allow_nan=False)
+    assert [run["tool"]["driver"]["name"] for run in made["runs"]] == ["ruff", "other"]
+    assert len(made["runs"][0]["invocations"][0]["toolExecutionNotifications"]) == 1001
+
+
+def test_reading_it_back_gives_the_same_findings():
+    findings = [
+        finding(),
+        finding(rule="S101", severity="low", line=9, suppressed=True, cwe=[], symbol=None),
+        finding(rule="S602", path="https://example.org/x", line=None, column=None, end_line=None, snippet=None),
+    ]
+    again = read_sarif(parse_sarif(combined(report(*findings)))).findings
+    kept = {
+        "rule",
+        "engine",
+        "severity",
+        "message",
+        "path",
+        "line",
+        "column",
+        "end_line",
+        "snippet",
+        "suppressed",
+        "cwe",
+    }
+    assert [f.model_dump(include=kept) for f in again] == [
+        f.model_copy(update={"end_line": f.end_line}).model_dump(include=kept) for f in findings
+    ]
+    assert [f.producer_fingerprints for f in again] == [{}] * 3
+
+
+def test_a_file_that_could_not_be_analysed_is_a_notification_with_its_reason():
+    row = coverage("ruff", status="partial", files_failed=1, failures=["a.py: not UTF-8"])
+    (run,) = combined(report(coverage=(row,), failed_files={"ruff": ("a.py", "b.py")}))["runs"]
+    (invocation,) = run["invocations"]
+    assert invocation["executionSuccessful"] is False
+    told = [note["message"]["text"] for note in invocation["toolExecutionNotifications"]]
+    assert told == ["not UTF-8", "The file could not be analysed."]
+    assert read_sarif({"version": "2.1.0", "runs": [run]}).failed_files == ("a.py", "b.py")
+
+
+@pytest.mark.parametrize(
+    ("url", "written"),
+    [
+        ("https://example.org/app.git", "https://example.org/app.git"),
+        ("git@example.org:team/app.git", "ssh://git@example.org/team/app.git"),
+        ("https://ana:tok@example.org/app.git", None),
+        ("../bare", None),
+        (None, None),
+    ],
+)
+def test_the_repository_is_named_by_a_uri_without_a_password_or_not_at_all(url, written):
+    (run,) = combined(report(finding(), vcs=Vcs(url=url, commit="c" * 40, branch="main")))["runs"]
+    if written is None:
+        assert "versionControlProvenance" not in run
+        assert "tok" not in json.dumps(run)
+    else:
+        expected = {
+            "repositoryUri": written,
+            "revisionId": "c" * 40,
+            "branch": "main",
+            "mappedTo": {"uriBaseId": "SRCROOT"},
+        }
+        assert run["versionControlProvenance"] == [expected]
+
+
+def test_real_scans_come_out_valid_described_and_without_machine_paths(tmp_path: Path):
+    root = tmp_path.resolve()
+    (root / "a.py").write_text("import subprocess\nsubprocess.call(x, shell=True)\npassword = 'hunter2'\n")
+    documents = {"bandit": bandit_of(root), "ruff": ruff_of(root)}
+    readings = {engine: read_sarif(document, root=root, engine=engine) for engine, document in documents.items()}
+    made = combined(
+        report(
+            *(finding for reading in readings.values() for finding in reading.findings),
+            engine_sarif={engine: redact_sarif(document, root=root) for engine, document in documents.items()},
+            coverage=(coverage("bandit"), coverage("ruff")),
+            rules_run={"bandit": ("B602",), "ruff": ("S602",)},
+            target=str(root),
+        )
+    )
+    check(made)
+    text = json.dumps(made)
+    assert str(root) not in text
+    assert "hunter2" not in text
+    rules = {rule["id"]: rule for run in made["runs"] for rule in run["tool"]["driver"]["rules"]}
+    assert rules["B602"]["helpUri"].startswith("https://")
+    assert "shortDescription" in rules["S602"]
+    assert rules["S602"]["properties"]["tags"] == ["security", "external/cwe/cwe-078"]
