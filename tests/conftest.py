@@ -131,8 +131,9 @@ def look_at(home: Path) -> Look:
                 rows[name] = len(found)
                 digest.update(repr((name, sorted(map(repr, found)))).encode())
     root = home / "artifacts"
-    files = frozenset(p.relative_to(root).as_posix() for p in root.rglob("*")) if root.exists() else frozenset()
-    return Look(rows, files, digest.hexdigest())
+    paths = {p.relative_to(root).as_posix() for p in root.rglob("*")} if root.exists() else set()
+    kept = frozenset(path for path in paths if "/" in path)  # a folder per experiment may stay
+    return Look(rows, kept, digest.hexdigest())
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,12 @@ from intelligentscan.cli.runner import on_services, reported
 from intelligentscan.cli.terminal import Json, answer, for_people, listed, plain_table, print_json
 from intelligentscan.domain.comparison import ComparedMetric, RunComparison
 
-_SIDE_BY_SIDE = 6
-"""Up to this many runs are columns; more are rows."""
+_LEAST_COLUMN = 16
+"""Runs are columns as long as each has this much room; otherwise they are rows."""
 
+_KEY_WIDTH = 32
 _METRIC_COLUMNS = 5
-_PARAM_WIDTH = 36
+_GAP = 3
 
 
 @reported
@@ -61,8 +62,9 @@ def print_comparison(compared: RunComparison) -> None:
         table.add_row(number[run.run_id], name, run.start_time or "–", run.user or "–", run.run_id)
     console.print(table)
     console.print()
-    if len(compared.runs) <= _SIDE_BY_SIDE:
-        _print_columns(console, compared, number)
+    room = (console.width - _KEY_WIDTH) // len(compared.runs) - _GAP
+    if room >= _LEAST_COLUMN:
+        _print_columns(console, compared, number, room)
     else:
         _print_rows(console, compared, number)
     if compared.findings is not None:
@@ -79,7 +81,7 @@ def print_comparison(compared: RunComparison) -> None:
         console.print(Text(for_people(note), style="dim"), soft_wrap=True)
 
 
-def _print_columns(console: Console, compared: RunComparison, number: dict[str, str]) -> None:
+def _print_columns(console: Console, compared: RunComparison, number: dict[str, str], room: int) -> None:
     table = plain_table("metric", *(number[run.run_id] for run in compared.runs))
     for metric in compared.metrics:
         equal = len(set(metric.values.values())) == 1 and len(metric.values) == len(compared.runs)
@@ -90,7 +92,7 @@ def _print_columns(console: Console, compared: RunComparison, number: dict[str, 
         table.add_section()
         table.add_row(Text("param", style="dim"))
     for param in compared.params:
-        table.add_row(param.key, *(_cut(param.values.get(run.run_id, "–")) for run in compared.runs))
+        table.add_row(param.key, *(_cut(param.values.get(run.run_id, "–"), room) for run in compared.runs))
     console.print(table)
 
 
@@ -100,7 +102,7 @@ def _print_rows(console: Console, compared: RunComparison, number: dict[str, str
     for run in compared.runs:
         table.add_row(number[run.run_id], *(_value(metric, run.run_id) for metric in shown))
     console.print(table)
-    if more := len(compared.metrics) - len(shown):
+    if (more := len(compared.metrics) - len(shown)) and not compared.notes:
         console.print(f"{more} more metrics; name them with --metrics", style="dim")
 
 
@@ -113,5 +115,7 @@ def _value(metric: ComparedMetric, run_id: str) -> Text:
     return Text(f"{value:.6g}")
 
 
-def _cut(value: str) -> str:
-    return value if len(value) <= _PARAM_WIDTH else f"{value[: _PARAM_WIDTH - 1]}…"
+def _cut(value: str, room: int) -> Text:
+    text = Text(value)
+    text.truncate(room, overflow="ellipsis")
+    return text

@@ -1,5 +1,6 @@
 """`scan` and `import-sarif`: scans become runs, and a build can be stopped by what they found."""
 
+import shlex
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -90,7 +91,8 @@ def scan(
         sys.stdout.write(scanned.sarif)
     else:
         print_scan(scanned.run)
-        print_next(f"report: 'intelligentscan ui'; all scans: intelligentscan compare -e '{scanned.run.experiment}'")
+        within = shlex.quote(scanned.run.experiment)
+        print_next(f"report: intelligentscan ui · all scans: intelligentscan compare -e {within}")
     if scanned.run.scan_status != "complete":
         print_warning(_partial(scanned.run))
     if scanned.gate is not None and fail_on is not None:

@@ -10,6 +10,9 @@ from intelligentscan.domain.scan import FindingRow, ScanRun, TopFinding
 from intelligentscan.domain.severity import SEVERITIES
 
 _MAX_SHOWN_FAILURES = 3
+_LEAST_TEXT = 40
+_GAPS = 3 * 4
+"""Between and after the four columns of findings."""
 
 
 def print_scan(run: ScanRun, *, title: str | None = None) -> None:
@@ -34,11 +37,19 @@ def print_scan(run: ScanRun, *, title: str | None = None) -> None:
 def print_findings(console: Console, findings: Sequence[TopFinding | FindingRow]) -> None:
     """Print findings as a table, in the order given."""
     table = plain_table("severity", "rule", "where", "what")
-    table.columns[0].no_wrap = table.columns[1].no_wrap = True
+    widest = [max((len(text) for text in column), default=0) for column in zip(*map(_cells, findings), strict=True)]
+    # One line each, as the whole text is in the report.
+    room = max(console.width - sum(widest[:3]) - _GAPS, _LEAST_TEXT)
     for finding in findings:
-        severity = Text(finding.severity, style=SEVERITY_STYLE[finding.severity])
-        table.add_row(severity, finding.rule, finding.location, finding.message)
+        severity, rule, location, message = _cells(finding)
+        what = Text(message)
+        what.truncate(room, overflow="ellipsis")
+        table.add_row(Text(severity, style=SEVERITY_STYLE[finding.severity]), rule, location, what)
     console.print(table)
+
+
+def _cells(finding: TopFinding | FindingRow) -> tuple[str, str, str, str]:
+    return finding.severity, finding.rule, finding.location, finding.message
 
 
 def _headline(run: ScanRun, title: str | None) -> Text:

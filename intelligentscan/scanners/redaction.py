@@ -7,6 +7,7 @@ recognised this way (a password nobody reported, under a harmless name) stays: r
 risk of a report, it does not make one public.
 """
 
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -234,6 +235,8 @@ class _Redactor:
             return self._object(value, key, depth)
         if isinstance(value, list):
             return [self.value(item, key, depth + 1) for item in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            return None  # JSON has no such number
         return value
 
     def _object(self, value: Sarif, key: str, depth: int) -> Sarif:
@@ -242,7 +245,8 @@ class _Redactor:
         if key in _CODE:
             return self._content(value)
         copy: Sarif = {}
-        for inner, item in value.items():
+        for name, item in value.items():
+            inner = name if isinstance(name, str) else str(name)
             if inner == "uri" and item and isinstance(item, str):
                 if uri := self._text(item, inner):
                     copy[inner] = uri

@@ -18,6 +18,7 @@ from intelligentscan.scanners.source_lines import SourceLines
 MAX_PATH = 2_000
 _MAX_CHAIN = 10
 _MAX_DEPTH = 60
+_MAX_SEARCHES = 2_000
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:")
 _DRIVE = re.compile(r"/*([A-Za-z]):(?=/|$)")
 _FILE = re.compile(r"file:", re.IGNORECASE)
@@ -46,6 +47,7 @@ class UriResolver:
         self._sources = sources
         self._places: dict[tuple[str, str], Place] = {}
         self._learned: list[str] = []
+        self._searches = 0
 
     def place(self, location: Any) -> Place:
         """Return the place of an artifactLocation."""
@@ -111,6 +113,7 @@ class UriResolver:
             folder = path[: len(path) - len(found)]
             if folder.strip("/"):
                 self._learned.append(folder)
+                self._searches = 0
             return Place(found)
         if self._roots:
             return Place(None, "its path lies outside the scanned folder", is_file=False)
@@ -137,8 +140,9 @@ class UriResolver:
 
         A bare file name counts only below a folder named like the root: every project has an `__init__.py`.
         """
-        if self._sources is None:
+        if self._sources is None or self._searches >= _MAX_SEARCHES:
             return None
+        self._searches += 1
         parts = path.strip("/").split("/")
         for start in range(min(len(parts), _MAX_DEPTH)):
             bare = start == len(parts) - 1

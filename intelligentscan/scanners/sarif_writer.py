@@ -10,6 +10,7 @@ from intelligentscan.domain.scan import EngineCoverage, Finding
 from intelligentscan.domain.severity import Severity
 from intelligentscan.scanners.fingerprint import FINGERPRINT_VERSION
 from intelligentscan.scanners.interface import Sarif, ScanReport, Vcs
+from intelligentscan.scanners.sarif_reader import engine_name
 from intelligentscan.scanners.sarif_rules import as_object, objects, text_of
 from intelligentscan.scanners.secret_text import without_userinfo
 from intelligentscan.scanners.severity_map import SEVERITY_MAP_VERSION, canonical_rule
@@ -171,10 +172,14 @@ def _rules(report: ScanReport, engine: str, findings: Iterable[Finding]) -> list
 
 
 def _descriptions(report: ScanReport, engine: str) -> dict[str, Sarif]:
+    """Return what the scanner's own documents say about its rules."""
     found: dict[str, Sarif] = {}
-    for document in (report.engine_sarif.get(engine), report.sarif):
-        for run in objects(as_object(document).get("runs")):
-            for descriptor in objects(as_object(as_object(run.get("tool")).get("driver")).get("rules")):
+    for document in (*report.engine_sarif.values(), report.sarif):
+        for run in objects(document.get("runs")):
+            driver = as_object(as_object(run.get("tool")).get("driver"))
+            if engine_name(text_of(driver.get("name"))) != engine:
+                continue
+            for descriptor in objects(driver.get("rules")):
                 rule = canonical_rule(engine, text_of(descriptor.get("id")))
                 if rule and rule not in found:
                     found[rule] = _description(descriptor)

@@ -42,11 +42,17 @@ _ORDINARY = frozenset(
     re.findall(
         r"\S+",
         """
-        access admin auth authorization basic bearer bool bytes change changeme client code config credential
-        credentials data default dict email example false file from hash hidden high info input json list login medium
-        mock name none null object pass passwd password path private public refresh request required response root
-        secret secrets security server session string test text that this token true type user username value warning
-        with
+        access admin auth authorization basic bearer bind body bool bytes call change changeme check class client
+        code command config connect content cookie count credential credentials critical cursor dangerous data
+        default delete dict download element email error example exec execute false field file form format from
+        function group hardcoded hash header hidden high html http https identified image import index info input
+        insecure insert interface issue item join json label language level line link list load local login main
+        medium message method mock model module name none null object open option order output package page param
+        parse pass passwd password patch path possible post print private probable process public query random read
+        record refresh request required response result return root route schema script secret secrets security
+        select server session shell source start state status string style submit subprocess table tag task template
+        test text that this title token true type unsafe update upload user username value version view warning with
+        write yaml
         """,
     )
 )

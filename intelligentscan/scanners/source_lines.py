@@ -6,6 +6,7 @@ Which file is read is the choice of a SARIF document, so credentials and the ins
 import os
 import re
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from intelligentscan._credentials import is_credential
@@ -13,8 +14,16 @@ from intelligentscan._paths import open_beneath
 from intelligentscan.domain.errors import WrongPathKind
 
 MAX_FILE_BYTES = 8 * 1024 * 1024
-MAX_CACHED_FILES = 32
+MAX_CACHED_BYTES = 64 * 1024 * 1024
+MAX_READ_BYTES = 2 * 1024 * 1024 * 1024
+"""A document may name the same large files over and over; beyond this much, no more lines are read."""
 _LINE_END = re.compile(r"\r\n|\r|\n")
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    lines: list[str]
+    size: int
 
 
 class SourceLines:
@@ -22,7 +31,9 @@ class SourceLines:
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
-        self._files: OrderedDict[str, list[str]] = OrderedDict()
+        self._files: OrderedDict[str, _File] = OrderedDict()
+        self._cached = 0
+        self._left = MAX_READ_BYTES
         self._known: dict[str, bool] = {}
 
     def line(self, path: str, number: int) -> str | None:
@@ -45,24 +56,26 @@ class SourceLines:
         return known
 
     def _lines(self, path: str) -> list[str]:
-        lines = self._files.get(path)
-        if lines is None:
-            lines = self._files[path] = self._read(path)
-            if len(self._files) > MAX_CACHED_FILES:
-                self._files.popitem(last=False)
+        file = self._files.get(path)
+        if file is None:
+            file = self._files[path] = self._read(path)
+            self._cached += file.size
+            while self._cached > MAX_CACHED_BYTES and len(self._files) > 1:
+                self._cached -= self._files.popitem(last=False)[1].size
         else:
             self._files.move_to_end(path)
-        return lines
+        return file.lines
 
-    def _read(self, path: str) -> list[str]:
-        descriptor = self._open(path)
+    def _read(self, path: str) -> "_File":
+        descriptor = self._open(path) if self._left > 0 else None
         if descriptor is None:
-            return []
+            return _File([], len(path))
         with os.fdopen(descriptor, "rb") as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
+        self._left -= len(data)
         if len(data) > MAX_FILE_BYTES:
-            return []
-        return _LINE_END.split(data.decode("utf-8-sig", "replace"))
+            return _File([], len(path))
+        return _File(_LINE_END.split(data.decode("utf-8-sig", "replace")), len(path) + len(data))
 
     def _open(self, path: str) -> int | None:
         parts = PurePosixPath(path)

@@ -14,7 +14,7 @@ import anyio.to_thread
 
 from intelligentscan._paths import ROOTS_SETTING, AllowedRoots
 from intelligentscan.domain.diagnosis import Check, Details, Diagnosis
-from intelligentscan.domain.errors import IntelligentScanError, StoreBroken
+from intelligentscan.domain.errors import IntelligentScanError, StoreBroken, StoreUnavailable
 from intelligentscan.domain.text import untrusted
 from intelligentscan.services.installation import (
     can_be_made,
@@ -32,6 +32,7 @@ from intelligentscan.stores.sqlite_facts import read_facts
 
 _MOST_EXPERIMENTS = 1000
 _MOST_RUNS = 100
+_MOST_TEXT = 250
 _STORE_SETTING = "MLFLOW_TRACKING_URI"
 
 
@@ -99,8 +100,8 @@ class DiagnosisService:
                 )
             content = await self._content(path)
         except IntelligentScanError as error:
-            fact = f"{name} {shown}: {error.message}"
-            return Check.problem("store", fact, _correct(selected, error.next), {**details, "code": error.code})
+            fact = f"{name} {shown}: {untrusted(error.message, _MOST_TEXT)}"
+            return Check.problem("store", fact, _next(error, selected), {**details, "code": error.code})
         mode = content.journal_mode
         details |= {"journal_mode": mode, "experiments": content.experiments, "runs": content.runs}
         fact = f"{name} {shown}: {content}"
@@ -222,8 +223,14 @@ def _kind(uri: str) -> str:
     return "tracking server" if uri.startswith(("http://", "https://")) else "tracking store"
 
 
-def _correct(selected: str, otherwise: str = "") -> str:
-    """Return the next step for a store that does not open: an own mistake is most often in what selects it."""
+def _next(error: IntelligentScanError, selected: str) -> str:
+    """Return the next step for a store that does not open; 'ask doctor' is none here."""
+    if isinstance(error, StoreUnavailable):
+        return f"start it, or {_correct(selected)}"
+    return error.next if isinstance(error, StoreBroken) else _correct(selected)
+
+
+def _correct(selected: str) -> str:
     if selected == "default":
-        return otherwise or "set INTELLIGENTSCAN_HOME to a folder of yours."
-    return f"correct or unset {selected}, which selects it." if not otherwise else f"{otherwise} {selected} selects it."
+        return "set INTELLIGENTSCAN_HOME to a folder of yours."
+    return f"correct or unset {selected}, which selects it."

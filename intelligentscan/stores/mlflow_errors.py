@@ -1,5 +1,6 @@
 """What goes wrong inside MLflow, turned into our errors where we meet it."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,7 +19,9 @@ from intelligentscan.domain.errors import (
     ValueConflict,
 )
 from intelligentscan.domain.text import untrusted
+from intelligentscan.stores.mlflow_unit import UnitBroken
 
+_CREDENTIALS = re.compile(r"(?<=://)[^\s/@]*@")
 _UNAVAILABLE = ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED")
 _CHECK = "call again; if it persists, check MLFLOW_TRACKING_URI with 'intelligentscan doctor'."
 
@@ -30,6 +33,10 @@ def translated() -> Iterator[None]:
         yield
     except IntelligentScanError:
         raise
+    except UnitBroken as exc:
+        raise StoreError(
+            f"The tracking database refused the write, nothing was kept: {_refusal(exc)}", next=_CHECK
+        ) from exc
     except MlflowException as exc:
         raise from_mlflow(exc) from exc
     except sqlalchemy.exc.DatabaseError as exc:
@@ -80,7 +87,10 @@ def from_mlflow(exc: MlflowException) -> IntelligentScanError:
     if code in _UNAVAILABLE or "API request to" in str(exc) or "Max retries exceeded" in str(exc):
         return StoreUnavailable(f"The tracking store did not answer: {text}", next=_CHECK)
     if code == "INTERNAL_ERROR" and "out-of-date database schema" in str(exc):
-        return StoreBroken(f"The tracking database has another schema: {text}", next="back it up, then run 'mlflow db upgrade' with its URI.")
+        return StoreBroken(
+            f"The tracking database has another schema: {text}",
+            next="back it up, then run 'mlflow db upgrade' with its URI.",
+        )
     if code == "RESOURCE_DOES_NOT_EXIST":
         return NotFound(text, next="list what is there with search_experiments, search_runs or get_model.")
     if "Changing param values is not allowed" in str(exc):
@@ -107,6 +117,15 @@ def bad_filter(exc: MlflowException) -> InvalidFilter:
     )
 
 
+def _refusal(exc: BaseException) -> str:
+    """Return what the database said that made a store method roll back."""
+    reason: BaseException | None = exc
+    while reason is not None and not isinstance(reason, sqlalchemy.exc.DBAPIError):
+        reason = reason.__cause__ or reason.__context__
+    return untrusted(str(reason.orig), 300) if isinstance(reason, sqlalchemy.exc.DBAPIError) else "it was rolled back"
+
+
 def _first_line(exc: Exception) -> str:
     text = str(exc.args[0] if exc.args else exc) or type(exc).__name__
-    return untrusted(text.strip().split("\n", 1)[0], 300)
+    line = _CREDENTIALS.sub("", text.strip().split("\n", 1)[0])
+    return untrusted(line, 300)

@@ -23,10 +23,13 @@ class UnitBroken(Exception):
 class _UnitSession(Session):
     """A session whose commit waits for the end of the unit."""
 
+    broken = False
+
     def commit(self) -> None:
         self.flush()
 
     def rollback(self) -> None:
+        self.broken = True  # the store may wrap or swallow what is raised here
         raise UnitBroken
 
 
@@ -69,8 +72,15 @@ class Units:
             self._active.session = session
             try:
                 yield session
+                if session.broken:
+                    raise UnitBroken
                 session.flush()
                 connection.commit()
+            except Exception as exc:
+                connection.rollback()
+                if session.broken:
+                    raise UnitBroken from exc
+                raise
             except BaseException:
                 connection.rollback()
                 raise

@@ -16,14 +16,14 @@ from typing import Any
 import sqlalchemy.exc
 from mlflow.entities import Metric, Param, RunStatus, RunTag, ViewType
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.store.tracking.dbmodels.models import SqlRun, SqlTag
+from mlflow.store.tracking.dbmodels.models import SqlMetric, SqlRun, SqlTag
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 from sqlalchemy import Select, select
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
-from intelligentscan.domain.errors import IdempotencyConflict, RunNotFinished, RunNotFound
+from intelligentscan.domain.errors import IdempotencyConflict, InvalidArgument, RunNotFinished, RunNotFound
 from intelligentscan.stores.interface import (
     ARGUMENTS_TAG,
     IDEMPOTENCY_TAG,
@@ -40,20 +40,35 @@ logger = logging.getLogger(__name__)
 _BATCH = 100
 _BATCH_ENTRIES = 1000
 _WINNER_PATIENCE_S = 10.0
-_INDEX = (
-    f"CREATE UNIQUE INDEX IF NOT EXISTS intelligentscan_idempotency ON tags (value) WHERE key = '{IDEMPOTENCY_TAG}'"
-)
+_INDEX = "intelligentscan_idempotency"
+_INDEX_PATIENCE_MS = 20_000
 
 
 def index_idempotency(engine: Engine) -> bool:
-    """Make the index that lets one writer of a key win; tell whether it is there."""
+    """Make the index that lets one writer of a key win; tell whether it is there.
+
+    Raises:
+        OperationalError: the database is busy.
+    """
+    if _indexed(engine):
+        return True
     try:
         with engine.begin() as connection:
-            connection.exec_driver_sql(_INDEX)
-    except sqlalchemy.exc.SQLAlchemyError:
+            if engine.dialect.name == "sqlite":
+                connection.exec_driver_sql(f"PRAGMA busy_timeout = {_INDEX_PATIENCE_MS}")
+            connection.exec_driver_sql(f"CREATE UNIQUE INDEX {_INDEX} ON tags (value) WHERE key = '{IDEMPOTENCY_TAG}'")
+    except sqlalchemy.exc.SQLAlchemyError as exc:
+        if _indexed(engine):  # another process was faster
+            return True
+        if "locked" in str(exc):
+            raise
         logger.warning("this account may not add an index; idempotency keys are checked after each write instead")
         return False
     return True
+
+
+def _indexed(engine: Engine) -> bool:
+    return any(index["name"] == _INDEX for index in sqlalchemy.inspect(engine).get_indexes("tags"))
 
 
 class SqlWriter:
@@ -80,7 +95,7 @@ class SqlWriter:
                     return WrittenRun(known, created=False)
                 run = self._steps.begin(draft)
                 artifact_uri = run.artifact_uri
-                self._steps.fill(run, draft)
+                self._steps.fill(run, draft if draft.run_id is None else _without_known_points(session, draft))
                 if draft.run_id is None:
                     return WrittenRun(_end_new(session, run, draft), created=True)
                 self._steps.end(run, draft)
@@ -178,7 +193,7 @@ class StepWriter:
     def fill(self, run: RunRecord, draft: RunDraft) -> None:
         """Log params, metrics, late tags and artifacts."""
         params = [Param(k, v) for k, v in draft.params.items()]
-        metrics = [Metric(m.key, m.value, m.time, m.step) for m in draft.metrics]
+        metrics = [Metric(m.key, m.value, m.time, m.step) for m in dict.fromkeys(draft.metrics)]
         tags: list[RunTag] = []
         if draft.run_id is not None:
             tags = [RunTag(k, v) for k, v in draft.tags.items()]
@@ -190,6 +205,8 @@ class StepWriter:
             self._store.log_batch(run.run_id, metrics=now[0], params=now[1], tags=now[2])
             metrics, params, tags = metrics[len(now[0]) :], params[_BATCH:], tags[_BATCH:]
         if draft.artifacts is not None:
+            if not draft.artifacts.is_dir():
+                raise InvalidArgument("The folder of the artifacts is not there.", next="call again with artifacts.")
             get_artifact_repository(run.artifact_uri, tracking_uri=self._uri).log_artifacts(str(draft.artifacts))
 
     def end(self, run: RunRecord, draft: RunDraft) -> None:
@@ -246,6 +263,23 @@ def _end_new(session: Session, run: RunRecord, draft: RunDraft) -> RunRecord:
     row: Any = session.get_one(SqlRun, run.run_id)
     row.status, row.end_time = draft.status, draft.time
     return replace(filled, status=draft.status or "RUNNING", end_time=draft.time)
+
+
+def _without_known_points(session: Session, draft: RunDraft) -> RunDraft:
+    """Leave out metric points that the run has already; MLflow would roll the whole unit back for them."""
+    if not draft.metrics:
+        return draft
+    times = [m.time for m in draft.metrics]
+    known: set[tuple[str, int, int, float]] = set()
+    keys = sorted({m.key for m in draft.metrics})
+    for start in range(0, len(keys), _BATCH):
+        query: Any = select(SqlMetric.key, SqlMetric.timestamp, SqlMetric.step, SqlMetric.value).where(
+            SqlMetric.run_uuid == draft.run_id,
+            SqlMetric.key.in_(keys[start : start + _BATCH]),
+            SqlMetric.timestamp.between(min(times), max(times)),
+        )
+        known.update((key, time, step, value) for key, time, step, value in session.execute(query))
+    return replace(draft, metrics=tuple(m for m in draft.metrics if (m.key, m.time, m.step, m.value) not in known))
 
 
 def _marker(key: Idempotency, draft: RunDraft) -> tuple[str, str]:

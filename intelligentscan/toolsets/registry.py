@@ -54,7 +54,7 @@ class Registry(Toolset):
     async def get_model(
         self,
         name: ModelName,
-        version: Annotated[int | None, Field(ge=1, description="Only this version.")] = None,
+        version: Annotated[int | None, Field(ge=1, le=2**31 - 1, description="Only this version.")] = None,
         limit: Limit = 20,
         cursor: Cursor = None,
     ) -> ModelDetails:
@@ -70,7 +70,7 @@ class Registry(Toolset):
     async def promote(
         self,
         name: ModelName,
-        version: Annotated[int, Field(ge=1, description="Version number.")],
+        version: Annotated[int, Field(ge=1, le=2**31 - 1, description="Version number.")],
         to: Annotated[
             str,
             Field(
@@ -78,7 +78,7 @@ class Registry(Toolset):
                 json_schema_extra={"enum": ["Staging", "Production", "Archived"]},
             ),
         ],
-        reason: Annotated[str | None, Field(max_length=2000, description="Why; required for Production.")] = None,
+        reason: Annotated[str | None, Field(max_length=1000, description="Why; required for Production.")] = None,
         dry_run: DryRun = False,
         confirm: Confirm = None,
     ) -> PromotionDecision:
