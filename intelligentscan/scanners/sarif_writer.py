@@ -29,6 +29,7 @@ _LEVELS: dict[Severity, str] = {
 }
 _WEB = re.compile(r"https?://[!-~]{1,500}")
 _SCP = re.compile(r"\A((?:[\w.\-]+@)?[\w.\-]{2,}):(?!/)(.+)\Z")
+_DRIVE = re.compile(r"[A-Za-z]:/")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:[!-~]+")
 
 
@@ -123,8 +124,8 @@ def artifact_location(path: str) -> Sarif:
     """Return where a finding's path points: below the scanned folder, or what it is if it is no file there."""
     if _URI.fullmatch(path):
         return {"uri": path}
-    if path.startswith("/"):
-        return {"uri": f"file://{quote(path)}"}
+    if path.startswith("/") or _DRIVE.match(path):
+        return {"uri": f"file:///{quote(path.lstrip('/'), safe='/:')}"}
     return {"uri": quote(path, safe="/"), "uriBaseId": ROOT}
 
 

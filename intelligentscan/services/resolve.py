@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import anyio.to_thread
 
@@ -21,6 +22,14 @@ from intelligentscan.stores.nearby import NearbyStore
 LATEST = "latest"
 MIN_PREFIX = 6
 _PREFIX = re.compile(r"[0-9a-f]{6,31}")
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a run will be logged; an experiment that is missing is made only when there is something to log."""
+
+    name: str
+    experiment: ExperimentRecord | None
 
 
 class Resolver:
@@ -59,14 +68,20 @@ class Resolver:
             )
         return found
 
-    async def experiment_or_new(self, name: str, create: bool) -> ExperimentRecord:
-        """Return the experiment; make it first if `create` is set and none has this name or id."""
+    async def destination(self, name: str, create: bool) -> Destination:
+        """Return where a run will be logged; with `create`, a missing experiment is made by `made`, not here."""
         try:
-            return await self.experiment(name)
+            return Destination(name, await self.experiment(name))
         except ExperimentNotFound:
             if not create:
                 raise
-        record, _ = await self._store.write(lambda s: s.tracking.create_experiment(name, {}))
+            return Destination(name, None)
+
+    async def made(self, destination: Destination) -> ExperimentRecord:
+        """Return the experiment of a destination, making it if it is missing."""
+        if destination.experiment is not None:
+            return destination.experiment
+        record, _ = await self._store.write(lambda s: s.tracking.create_experiment(destination.name, {}))
         return record
 
     async def run(self, run: str, experiment: str | None = None) -> RunRecord:

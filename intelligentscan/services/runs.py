@@ -330,6 +330,10 @@ def _history(given: Points | None, now: int) -> list[MetricValue]:
     points: list[MetricValue] = []
     for key, values in (given or {}).items():
         checked = names.key(key, "metric")
+        if not isinstance(values, list | tuple):
+            raise InvalidArgument(
+                f"The history of metric '{checked}' is no list.", next='give points as [{"value": 0.9, "step": 1}].'
+            )
         for position, point in enumerate(values):
             if isinstance(point, Mapping):
                 step, at = point.get("step", position), point.get("time_ms", now)

@@ -11,7 +11,7 @@ from intelligentscan.scanners.report_view import RunFacts
 from intelligentscan.scanners.sarif_writer import combined
 from intelligentscan.scanners.scan_record import ScanRecord
 from intelligentscan.services.scan_configs import CONFIG_ARTIFACT
-from intelligentscan.services.scan_records import CHANGES, COVERAGE, FINDINGS, StoredChanges
+from intelligentscan.services.scan_records import CHANGES, COVERAGE, ENGINES, FINDINGS, SeenByEngines, StoredChanges
 
 _MAX_STDERR = 100_000
 
@@ -26,6 +26,8 @@ def write_artifacts(folder: Path, report: ScanReport, facts: RunFacts) -> None:
             _made(folder / "logs" / f"{engine}.stderr.txt").write_text(text[:_MAX_STDERR], encoding="utf-8")
     write_findings(_made(folder / FINDINGS), report.findings)
     _made(folder / COVERAGE).write_text(ScanRecord.of(report).to_json(), encoding="utf-8")
+    seen = SeenByEngines(coverage=report.coverage, warnings=report.warnings)
+    (folder / ENGINES).write_text(seen.model_dump_json(indent=1), encoding="utf-8")
     if facts.change is not None and facts.baseline_run_id is not None:
         changes = StoredChanges.of(facts.change, facts.baseline_run_id)
         _made(folder / CHANGES).write_text(changes.to_json(), encoding="utf-8")

@@ -5,9 +5,11 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from pydantic import BaseModel
+
 from intelligentscan.domain.comparison import FindingsChange
 from intelligentscan.domain.errors import NotFound, StoreBroken
-from intelligentscan.domain.scan import Finding
+from intelligentscan.domain.scan import EngineCoverage, Finding
 from intelligentscan.scanners.findings_file import findings_of
 from intelligentscan.scanners.matching import Matching, match
 from intelligentscan.scanners.scan_record import ScanRecord
@@ -16,6 +18,7 @@ from intelligentscan.stores.interface import KIND_TAG, RunRecord
 
 FINDINGS = "findings/findings.jsonl"
 COVERAGE = "coverage/files.json"
+ENGINES = "coverage/engines.json"
 CHANGES = "compare/diff.json"
 TARGET_TAG = "intelligentscan.target"
 SCAN_KINDS = ("scan", "import")
@@ -52,6 +55,11 @@ class ScanRecords:
         data = await self._artifact(run, CHANGES)
         return StoredChanges.from_json(data) if data is not None else None
 
+    async def engines_of(self, run: RunRecord) -> "SeenByEngines":
+        """Return what each engine saw of the target, and the warnings of the scan."""
+        data = await self._artifact(run, ENGINES)
+        return SeenByEngines.model_validate_json(data) if data is not None else SeenByEngines()
+
     async def changes(self, scans: Sequence[RunRecord]) -> list[FindingsChange]:
         """Return how each scan differs from the one before it."""
         result: list[FindingsChange] = []
@@ -82,6 +90,13 @@ class ScanRecords:
 
     async def _artifact(self, run: RunRecord, path: str) -> bytes | None:
         return await self._store.read(lambda s: s.tracking.read_artifact(run, path, _MAX_BYTES))
+
+
+class SeenByEngines(BaseModel):
+    """The artifact `coverage/engines.json`: coverage per engine, and the warnings of a scan."""
+
+    coverage: tuple[EngineCoverage, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class StoredChanges:

@@ -2,7 +2,9 @@
 
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from intelligentscan.scanners.scan_record import ScanRecord
 from intelligentscan.services import cursor as cursors
 from intelligentscan.services.idempotency import idempotency
 from intelligentscan.services.principal import real_user
-from intelligentscan.services.resolve import LATEST, Resolver
+from intelligentscan.services.resolve import LATEST, Destination, Resolver
 from intelligentscan.services.runs import authored
 from intelligentscan.services.scan_answers import finding_row, lies_under, scan_run, with_states
 from intelligentscan.services.scan_artifacts import write_artifacts
@@ -34,6 +36,9 @@ from intelligentscan.services.scan_imports import ScannerOutput, read_output
 from intelligentscan.services.scan_records import ScanRecords
 from intelligentscan.stores.access import StoreAccess
 from intelligentscan.stores.interface import ExperimentRecord, Idempotency, MetricValue, RunDraft, RunRecord
+
+KeyIn = Callable[..., Idempotency | None]
+"""Makes the idempotency key once the experiment is known: takes `experiment_id`."""
 
 DEFAULT_EXPERIMENT = "vulnerability_scanning"
 
@@ -80,24 +85,24 @@ class ScanService:
         """
         root = await anyio.to_thread.run_sync(self._roots.folder, repo_path)
         chosen = await anyio.to_thread.run_sync(self._config, engines, config)
-        within = await self._resolver.experiment_or_new(
+        destination = await self._resolver.destination(
             experiment or DEFAULT_EXPERIMENT, create_missing or experiment is None
         )
-        key = idempotency(
+        key = partial(
+            idempotency,
             idempotency_key,
             person=real_user(),
             tool="scan_vulnerabilities",
-            experiment_id=within.experiment_id,
             arguments={"repo_path": str(root), "config": chosen.digest, "baseline": baseline},
         )
-        if (known := await self._known(within, key)) is not None:
-            return await self._shown(within, known, created=False)
-        before = await self._baseline(within, baseline, target_of("scan", "", str(root)))
+        if (known := await self._known(destination, key)) is not None:
+            return known
+        before = await self._baseline(destination, baseline, target_of("scan", "", str(root)))
         began = time.time()
         report = await scan_folder(root, chosen, progress=progress, exclude=(self._roots.home,))
         if report.status == "failed":
             raise ScanFailed("No engine completed the scan.", next="see 'intelligentscan doctor' for the engines.")
-        return await self._logged(within, report, before, key, began=began)
+        return await self._logged(destination, report, before, key, began=began)
 
     async def log(
         self,
@@ -127,12 +132,12 @@ class ScanService:
         label = names.run_name(scanner) if scanner is not None else None
         root = await anyio.to_thread.run_sync(self._roots.folder, repo_path) if repo_path is not None else None
         read = await anyio.to_thread.run_sync(read_output, given, self._roots, root, label, scanner_version)
-        within = await self._resolver.experiment_or_new(experiment, create_missing)
-        key = idempotency(
+        destination = await self._resolver.destination(experiment, create_missing)
+        key = partial(
+            idempotency,
             idempotency_key,
             person=real_user(),
             tool="log_scan_run",
-            experiment_id=within.experiment_id,
             arguments={
                 "content": read.digest,
                 "repo_path": str(root) if root else None,
@@ -141,13 +146,13 @@ class ScanService:
                 "baseline": baseline,
             },
         )
-        if (known := await self._known(within, key)) is not None:
-            return await self._shown(within, known, created=False)
+        if (known := await self._known(destination, key)) is not None:
+            return known
         report = read.report
         if root is not None:
             report = replace(report, vcs=await describe(root))
-        before = await self._baseline(within, baseline, target_of("import", report.scanner, report.target))
-        return await self._logged(within, report, before, key, extra=extra)
+        before = await self._baseline(destination, baseline, target_of("import", report.scanner, report.target))
+        return await self._logged(destination, report, before, key, extra=extra)
 
     async def findings(
         self,
@@ -200,14 +205,19 @@ class ScanService:
         data = self._roots.read_bytes(config, MAX_CONFIG_BYTES, argument="config")
         return ScanConfig.from_yaml(data.decode("utf-8", "replace"))
 
-    async def _known(self, within: ExperimentRecord, key: Idempotency | None) -> RunRecord | None:
-        if key is None:
+    async def _known(self, destination: Destination, key: KeyIn) -> ScanRun | None:
+        """Return the answer of the call that used this key before."""
+        within = destination.experiment
+        used = key(experiment_id=within.experiment_id if within else "")
+        if within is None or used is None:
             return None
-        return await self._store.read(lambda s: s.tracking.run_by_key(within.experiment_id, key))
+        run = await self._store.read(lambda s: s.tracking.run_by_key(within.experiment_id, used))
+        return await self._shown(within, run) if run is not None else None
 
-    async def _baseline(self, within: ExperimentRecord, baseline: str | None, target: str) -> RunRecord | None:
+    async def _baseline(self, destination: Destination, baseline: str | None, target: str) -> RunRecord | None:
         if baseline is None or baseline.strip().lower() == LATEST:
-            found = await self._records.last_of(within.experiment_id, target)
+            within = destination.experiment
+            found = await self._records.last_of(within.experiment_id, target) if within else None
             if found is None and baseline is not None:
                 raise RunNotFound(
                     "There is no earlier scan of this target in the experiment.",
@@ -223,10 +233,10 @@ class ScanService:
 
     async def _logged(
         self,
-        within: ExperimentRecord,
+        destination: Destination,
         report: ScanReport,
         before: RunRecord | None,
-        key: Idempotency | None,
+        key: KeyIn,
         *,
         began: float | None = None,
         extra: "Extra | None" = None,
@@ -244,6 +254,7 @@ class ScanService:
                 f"'{min(taken)}' is set by the scan itself.", next="log your value under another key."
             )
         baseline = before.run_id if before else None
+        within = await self._resolver.made(destination)
         with tempfile.TemporaryDirectory(prefix="intelligentscan-") as private:
             facts = RunFacts(
                 experiment=within.name, started=rfc3339(start), user=user, baseline_run_id=baseline, change=matching
@@ -260,19 +271,20 @@ class ScanService:
                 tags=authored({**extra.tags, **tags_of(report, baseline)}, user),
                 artifacts=Path(private),
                 status="FINISHED",
-                idempotency=key,
+                idempotency=key(experiment_id=within.experiment_id),
             )
             written = await self._store.write(lambda s: s.tracking.write_run(draft))
         if not written.created:
-            return await self._shown(within, written.run, created=False)
+            return await self._shown(within, written.run)
         return scan_run(
             within, written.run, report.findings, created=True, coverage=report.coverage, warnings=report.warnings
         )
 
-    async def _shown(self, within: ExperimentRecord, run: RunRecord, *, created: bool) -> ScanRun:
-        """Return the answer for a scan that was logged before."""
+    async def _shown(self, within: ExperimentRecord, run: RunRecord) -> ScanRun:
+        """Return the answer for a scan that was logged before, as it was then."""
         record = await self._records.read(run)
-        return scan_run(within, run, record.findings, created=created)
+        seen = await self._records.engines_of(run)
+        return scan_run(within, run, record.findings, created=False, coverage=seen.coverage, warnings=seen.warnings)
 
 
 def _name(report: ScanReport) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy.exc
 from mlflow.entities import ExperimentTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -58,7 +59,7 @@ class MlflowTracking:
     def find_experiment(self, name_or_id: str) -> ExperimentRecord | None:
         """Return the experiment of this name, else of this id, deleted ones too."""
         found = _none_if_missing(lambda: self._store.get_experiment_by_name(name_or_id))
-        if found is None and name_or_id.isdecimal() and name_or_id.isascii():
+        if found is None and name_or_id.isdecimal() and name_or_id.isascii() and int(name_or_id) < 2**63:
             found = _none_if_missing(lambda: self._store.get_experiment(name_or_id))
         return experiment_record(found) if found is not None else None
 
@@ -86,9 +87,9 @@ class MlflowTracking:
         self, text: str | None, tags: dict[str, str], limit: int, token: str | None
     ) -> Page[ExperimentRecord]:
         """Return experiments whose name contains the text, last changed first."""
-        terms = [f"tags.`{key}` = '{_quoted(value)}'" for key, value in tags.items()]
+        terms = [f"tags.`{key}` = {quoted(value)}" for key, value in tags.items()]
         if text:
-            terms.append(f"name ILIKE '%{_quoted(text)}%'")
+            terms.append(f"name ILIKE {quoted(f'%{text}%')}")
         try:
             found = self._store.search_experiments(
                 view_type=ViewType.ACTIVE_ONLY,
@@ -120,8 +121,7 @@ class MlflowTracking:
 
     def runs_by_ids(self, run_ids: Sequence[str]) -> tuple[RunRecord, ...]:
         """Return the runs of these full ids in one search; missing ones are left out."""
-        quoted = ", ".join(f"'{_quoted(run_id)}'" for run_id in run_ids)
-        wanted = f"attributes.run_id IN ({quoted})"
+        wanted = f"attributes.run_id IN ({', '.join(map(quoted, run_ids))})"
         rows = self._search(self._all_experiments(), wanted, [], len(run_ids), None).rows
         if len(rows) < len(set(run_ids)):  # perhaps a run of an experiment made after the listing
             rows = self._search(self._all_experiments(refresh=True), wanted, [], len(run_ids), None).rows
@@ -130,7 +130,7 @@ class MlflowTracking:
     def runs_by_prefix(self, prefix: str, experiment_id: str | None, limit: int) -> tuple[RunRecord, ...]:
         """Return runs whose id begins with the prefix."""
         experiments = (experiment_id,) if experiment_id else self._all_experiments(refresh=True)
-        return self._search(experiments, f"attributes.run_id LIKE '{_quoted(prefix)}%'", [], limit, None).rows
+        return self._search(experiments, f"attributes.run_id LIKE {quoted(f'{prefix}%')}", [], limit, None).rows
 
     def search_runs(
         self, experiment_id: str, filter: str, order_by: Sequence[str], limit: int, token: str | None
@@ -206,7 +206,9 @@ def _none_if_missing(get: Callable[[], Any]) -> Any:
     try:
         return get()
     except MlflowException as exc:
-        if exc.error_code == "RESOURCE_DOES_NOT_EXIST":
+        # An id larger than the database's integers is an error of the database, and nobody has it.
+        too_large = isinstance(exc.__cause__, OverflowError | sqlalchemy.exc.DataError)
+        if exc.error_code == "RESOURCE_DOES_NOT_EXIST" or too_large:
             return None
         raise
 
@@ -217,8 +219,10 @@ def _search_error(exc: MlflowException) -> Exception:
     return exc
 
 
-def _quoted(text: str) -> str:
-    """Return text for a quoted string of MLflow's filter language, which has no escape for a quote."""
-    if "'" in text:
-        raise InvalidArgument("A search text cannot contain an apostrophe.", next="search for the part before it.")
-    return text
+def quoted(text: str) -> str:
+    """Return text as a string of MLflow's filter language, which takes either quote but has no escape."""
+    if "'" not in text:
+        return f"'{text}'"
+    if '"' not in text:
+        return f'"{text}"'
+    raise InvalidArgument("A search text cannot contain both kinds of quotes.", next="search for the part before one.")

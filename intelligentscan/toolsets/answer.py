@@ -46,7 +46,7 @@ def answer(noun: Noun, *, tool: str, rest: str) -> CallToolResult:
         rest: where to ask for what is left out, if something is.
     """
     structured = noun.model_dump(mode="json")
-    left_out = _cut(_parts(noun), structured, _FILLED) if _size(structured) > ANSWER_CAP else []
+    left_out = _cut(_parts(noun), structured, _FILLED) if _size(structured) > _FILLED else []
     if left_out:
         text = _shortened_text(structured, left_out, rest or f"call {tool} for less at once")
     elif isinstance(noun, RunComparison):
@@ -79,13 +79,14 @@ def _bounded(text: str, most: int) -> str:
 def _cut(parts: Mapping[str, Any], dumped: dict[str, Any], room: int) -> list[str]:
     """Shorten the largest lists, maps and texts of a dumped noun in place to `room`; return what was left out.
 
-    Every field gets the same share of the room; what small fields leave over goes to the larger ones.
+    Every field gets the same share of the room; what small fields leave over goes to the larger ones. The
+    runs of a comparison may take twice that, because its other fields refer to them.
     """
     sizes = {field: _size(value) + len(field) + 4 for field, value in dumped.items()}
     waiting = len(sizes)
     left_out: list[str] = []
-    for field, size in sorted(sizes.items(), key=lambda item: item[1]):
-        share = max(0, room // waiting)
+    for field, size in sorted(sizes.items(), key=lambda item: item[1] // 2 if item[0] == "runs" else item[1]):
+        share = max(0, room // waiting) * (2 if field == "runs" and waiting > 1 else 1)
         if size > share:
             left_out += _cut_field(parts[field], dumped, field, share - len(field) - 4)
             size = _size(dumped[field]) + len(field) + 4

@@ -34,7 +34,7 @@ class Registry(Toolset):
         dry_run: DryRun = False,
         confirm: Confirm = None,
     ) -> RegisteredVersion:
-        """Register the model of a finished run as a new version in the model registry.
+        """Register the model of a finished run: creates a new version in the model registry.
 
         For a scan run that is its scanning configuration. The same again returns the same version. To put it
         into a stage use promote.
@@ -60,7 +60,7 @@ class Registry(Toolset):
     ) -> ModelDetails:
         """Show a registered model: versions with stage, aliases, source run, reason and review.
 
-        Answers which version is live in Staging or Production; to move one use promote. Changes nothing.
+        Tells the version that is live in Staging or Production; to move one use promote. Changes nothing.
         """
         return await fitting(
             lambda rows: self.services.registry.get(name, version=version, limit=rows, cursor=cursor), limit

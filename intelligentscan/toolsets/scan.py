@@ -129,10 +129,10 @@ class Scan(Toolset):
         limit: Limit = 20,
         cursor: Cursor = None,
     ) -> FindingList:
-        """List findings (vulnerabilities) of one scan run with file and line, worst first.
+        """List findings (vulnerabilities, issues) of one scan: rule, severity, file and line, worst first.
 
-        Filter by severity, state (new, fixed, persisting), rule or path. For counts of several scans use
-        compare_runs. Changes nothing.
+        Filter by severity (critical, high), state (new, fixed, persisting), rule or path. For counts of
+        several scans use compare_runs. Changes nothing.
         """
         return await fitting(
             lambda rows: self.services.scans.findings(

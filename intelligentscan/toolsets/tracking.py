@@ -44,7 +44,7 @@ class Tracking(Toolset):
         tags: Tags = None,
         product: Product = None,
     ) -> Experiment:
-        """Create an experiment: the named group (project) that runs are logged to.
+        """Create an experiment: a new named group (project) to track and log runs in.
 
         A name that exists is returned as it is (created: false). To find existing ones use
         search_experiments.
@@ -61,7 +61,7 @@ class Tracking(Toolset):
     ) -> ExperimentList:
         """List or find experiments (projects) by part of their name or by product, latest change first.
 
-        Use it when the exact name is unknown; for runs use search_runs. Changes nothing.
+        Use it to see the experiments there are; for runs use search_runs. Changes nothing.
         """
         return await fitting(
             lambda rows: self.services.experiments.search(query=query, product=product, limit=rows, cursor=cursor),
@@ -96,7 +96,7 @@ class Tracking(Toolset):
         status: Annotated[EndStatus | None, Field(description="RUNNING keeps the run open; default FINISHED.")] = None,
         idempotency_key: IdempotencyKey = None,
     ) -> LoggedRun:
-        """Log a run: params, metrics, curves, tags and artifact files of a training or evaluation.
+        """Log a run: record params, metrics, curves, tags and artifact files of a training or evaluation.
 
         Finishes it unless status is RUNNING; with run_id it adds to that run or ends it. Logged params cannot
         change. For vulnerability results use log_scan_run.
@@ -187,9 +187,9 @@ class Tracking(Toolset):
             Literal["concise", "detailed"], Field(description="How much the summary shows.")
         ] = "concise",
     ) -> RunComparison:
-        """Compare 2 to 100 runs or scans side by side: which is BEST, what differs.
+        """Compare 2 to 100 runs, models or scans side by side: differences, and the BEST marked.
 
-        Shows differing params, metrics with the best run marked, new and fixed findings. Give run_ids, or
+        Shows differing params, metrics with the better run, new and fixed findings. Give run_ids, or
         experiment with top_k for its newest or best. For one run use get_run. Changes nothing.
         """
         return await self.services.comparisons.compare(

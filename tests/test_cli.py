@@ -1,0 +1,504 @@
+"""The command line: what each command prints, its exit codes, its JSON, and its words when something is wrong."""
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+import child_work
+import pytest
+import typer
+from command_line import COMMAND, Answer, CommandLine, child, child_environment
+from typer.testing import CliRunner
+
+import intelligentscan.services.diagnosis  # so that it is there when a child may not read it any more
+from intelligentscan import __version__
+from intelligentscan.cli.runner import reported
+from intelligentscan.cli.terminal import for_people
+from intelligentscan.domain.comparison import RunComparison
+from intelligentscan.domain.diagnosis import Diagnosis
+from intelligentscan.domain.registry import PromotionDecision, RegisteredVersion
+from intelligentscan.scanners.sarif_document import parse_sarif
+
+WEAK = "import subprocess\nsubprocess.call(command, shell=True)\n"
+CLEAN = "print('hello')\n"
+SARIF = {
+    "version": "2.1.0",
+    "runs": [
+        {
+            "tool": {"driver": {"name": "ExampleScan", "version": "1.0"}},
+            "results": [
+                {
+                    "ruleId": "weak-hash",
+                    "level": "error",
+                    "message": {"text": "[red]MD5[/red] is weak :warning:"},
+                    "locations": [{"physicalLocation": {"artifactLocation": {"uri": "app.py"}}}],
+                }
+            ],
+        }
+    ],
+}
+assert intelligentscan.services.diagnosis
+
+
+@pytest.fixture
+def command(home: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    """The command line in a project, on a new store."""
+    monkeypatch.setenv("INTELLIGENTSCAN_HOME", str(home))
+    monkeypatch.chdir(project)
+    (project / "pyproject.toml").write_text("")
+    (project / "app.py").write_text(WEAK)
+    return CommandLine(home)
+
+
+@pytest.fixture
+def sarif_file(project: Path) -> Path:
+    path = project / "report.sarif"
+    path.write_text(json.dumps(SARIF))
+    return path
+
+
+def at_a_terminal(*arguments: str, home: Path) -> str:
+    """Run a command on a pseudo-terminal and return what it shows."""
+    parent, terminal = pty.openpty()
+    environment = {**child_environment(home), "TERM": "dumb", "COLUMNS": "100"}
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], env=environment, stdin=terminal, stdout=terminal, stderr=terminal, cwd=home.parent
+    )
+    os.close(terminal)
+    shown = b""
+    try:
+        while chunk := os.read(parent, 65536):
+            shown += chunk
+    except OSError:  # Linux says so when the other side is closed
+        pass
+    os.close(parent)
+    assert process.wait(timeout=60) == 0, shown
+    return shown.decode()
+
+
+# Help, version, errors
+
+
+def test_without_arguments_at_a_terminal_the_help_lists_every_command(home: Path) -> None:
+    shown = at_a_terminal(home=home)
+
+    for name in (
+        "mcp demo scan import-sarif compare register promote env run ui doctor install".split()  # noqa: SIM905
+    ):
+        assert f" {name} " in shown
+
+
+def test_the_version_is_printed(command: CommandLine) -> None:
+    assert command("--version").out == f"intelligentscan {__version__}\n"
+
+
+def test_an_error_is_one_line_with_the_fact_and_one_with_the_next_step_on_stderr(command: CommandLine) -> None:
+    answer = command("scan", "missing")
+
+    assert answer.code == 2
+    assert answer.out == ""
+    assert answer.err.splitlines() == [
+        "✗ There is no 'missing'.",
+        "→ call again with PATH set to a path that exists; check its spelling.",
+    ]
+
+
+def test_an_error_with_json_is_one_document_on_stdout(command: CommandLine) -> None:
+    answer = command("scan", "missing", "--json")
+
+    assert answer.code == 2
+    assert answer.err == ""
+    assert answer.json.keys() == {"code", "message", "next", "details"}
+    assert answer.json["code"] == "PATH_NOT_FOUND"
+
+
+def test_a_wrong_setting_is_told_like_any_error(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTELLIGENTSCAN_DEADLINE_S", "soon")
+
+    assert command.json("compare", "--experiment", "x", code=2)["code"] == "INVALID_ARGUMENT"
+
+
+def test_a_crash_shows_no_trace_and_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = typer.Typer()
+
+    @app.command()
+    @reported
+    def divide(json: bool = False) -> None:
+        typer.echo(1 // 0)
+
+    quiet = CliRunner().invoke(app)
+    monkeypatch.setenv("INTELLIGENTSCAN_DEBUG", "1")
+    loud = CliRunner().invoke(app)
+
+    assert quiet.exit_code == loud.exit_code == 2
+    assert "Traceback" not in quiet.stderr
+    assert "INTELLIGENTSCAN_DEBUG=1" in quiet.stderr
+    assert "ZeroDivisionError: integer division" in loud.stderr
+
+
+@pytest.mark.parametrize(
+    ("for_agents", "shown"),
+    [
+        ("list its versions with get_model name='cfg'.", "list its versions with 'intelligentscan ui'."),
+        ("call promote again with to='Staging'.", "call promote again with --to 'Staging'."),
+        ("use response_format='detailed'.", "use --json."),
+        ("There is no experiment 'run_id'.", "There is no experiment 'run_id'."),
+        ("end it with log_run run_id='ab' status='FINISHED'", "end it with log_run run_id='ab' status='FINISHED'"),
+    ],
+)
+def test_next_steps_name_commands_where_agents_read_tools(for_agents: str, shown: str) -> None:
+    assert for_people(for_agents) == shown
+
+
+# scan, import-sarif
+
+
+def test_a_scan_shows_counts_the_worst_findings_and_its_run(command: CommandLine) -> None:
+    answer = command("scan", ".", "--experiment", "shop")
+    logged = command.json("compare", "--experiment", "shop", code=2)
+
+    assert answer.code == 0
+    assert "vulnerabilities: 2 critical" in answer.out
+    assert "app.py:2" in answer.out
+    assert "run " in answer.out
+    assert "shop (1)" in answer.out
+    assert logged["message"].startswith("The experiment has 1 runs")
+
+
+def test_a_scan_as_json_is_the_published_result_with_the_gate(command: CommandLine) -> None:
+    scanned = command("scan", ".", "--engines", "bandit", "--fail-on", "any", "--json")
+
+    assert scanned.code == 1
+    assert scanned.json["gate"] == {"fail_on": "any", "hits": scanned.json["vulnerabilities_found"]}
+    assert scanned.json["experiment"] == "vulnerability_scanning"
+    assert len(scanned.json["run_id"]) == 32
+
+
+def test_a_scan_as_sarif_is_a_sarif_log(command: CommandLine) -> None:
+    answer = command("scan", ".", "--format", "sarif")
+
+    assert answer.code == 0
+    assert {run["tool"]["driver"]["name"].lower() for run in parse_sarif(answer.out)["runs"]} == {"bandit", "ruff"}
+
+
+def test_a_gate_on_new_findings_counts_all_at_first_and_later_only_the_new_ones(
+    command: CommandLine, project: Path
+) -> None:
+    def scan() -> Answer:
+        return command("scan", ".", "--engines", "bandit", "--fail-on", "new-critical")
+
+    first, same = scan(), scan()
+    (project / "more.py").write_text(WEAK)
+    worse = scan()
+
+    assert (first.code, same.code, worse.code) == (1, 0, 1)
+    assert "--fail-on new-critical: none" in same.err
+    assert "more.py:2" in worse.err
+    assert "app.py:2" not in worse.err
+
+
+def test_a_gate_lets_findings_below_its_severity_through(command: CommandLine, project: Path) -> None:
+    (project / "app.py").write_text("import random\nprint(random.random())\n")
+
+    assert command("scan", ".", "--fail-on", "new-high").code == 0
+    assert command("scan", ".", "--fail-on", "any").code == 1
+
+
+def test_a_partial_scan_is_said_loudly(command: CommandLine, project: Path) -> None:
+    (project / "broken.py").write_text("def (:\n")
+
+    answer = command("scan", ".", "--engines", "bandit")
+
+    assert answer.code == 0
+    assert "PARTIAL SCAN; not analysed: bandit 1 of 2 files" in answer.err
+    assert "PARTIAL" in answer.out
+
+
+def test_a_folder_with_nothing_to_scan_could_not_be_scanned(command: CommandLine, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+
+    assert command.json("scan", str(empty), code=2)["code"] == "NOTHING_TO_SCAN"
+
+
+def test_each_sarif_file_becomes_a_run_and_a_broken_one_stops_no_other(
+    command: CommandLine, project: Path, sarif_file: Path
+) -> None:
+    (project / "broken.sarif").write_text("{")
+
+    answer = command("import-sarif", "broken.sarif", str(sarif_file), "--experiment", "imports", "--json")
+
+    assert answer.code == 2
+    assert [(run["file"], run["vulnerabilities_found"]) for run in answer.json["runs"]] == [(str(sarif_file), 1)]
+    assert [(failed["file"], failed["code"]) for failed in answer.json["failed"]] == [("broken.sarif", "SARIF_INVALID")]
+
+
+def test_text_of_a_scanner_is_shown_as_it_is(command: CommandLine, sarif_file: Path) -> None:
+    answer = command("import-sarif", str(sarif_file), "--experiment", "imports")
+
+    assert answer.code == 0
+    assert "[red]MD5[/red] is weak :warning:" in answer.out
+
+
+# compare, register, promote
+
+
+def test_a_comparison_marks_the_best_value(command: CommandLine, project: Path) -> None:
+    worse = command.json("scan", ".", "--engines", "bandit", "--experiment", "shop")
+    (project / "app.py").write_text(CLEAN)
+    better = command.json("scan", ".", "--engines", "bandit", "--experiment", "shop")
+
+    shown = command("compare", worse["run_id"][:8], "latest", "--experiment", "shop", "--metrics", "critical_count")
+    compared = RunComparison.model_validate(command.json("compare", "--experiment", "shop"))
+
+    line = next(line for line in shown.out.splitlines() if line.startswith("critical_count"))
+    assert line.split() == ["critical_count", "1", "0", "BEST"]
+    assert better["run_id"] in shown.out
+    assert "findings 1 → 2: 0 new, 1 fixed, 0 persisting" in shown.out
+    assert next(m for m in compared.metrics if m.key == "critical_count").best_run_id == better["run_id"]
+
+
+def test_many_runs_are_compared_as_rows(command: CommandLine, sarif_file: Path) -> None:
+    command("import-sarif", *[str(sarif_file)] * 7, "--experiment", "imports")
+    for position in range(7):
+        sarif_file.write_text(json.dumps(SARIF | {"runs": SARIF["runs"] * (position + 1)}))  # type: ignore[operator]
+        assert command("import-sarif", str(sarif_file), "--experiment", "many").code == 0
+
+    rows = command("compare", "--experiment", "many", "--metrics", "vulnerabilities_found").out.split("\n\n")[1]
+
+    assert [line.split() for line in rows.splitlines()[1:8]][-1] == ["7", "1", "BEST"]
+
+
+def test_an_unknown_experiment_names_a_store_nearby_that_has_runs(
+    command: CommandLine, tmp_path: Path, project: Path
+) -> None:
+    command("scan", ".")
+    (tmp_path / "home" / "mlflow.db").rename(project / "mlflow.db")
+
+    answer = command("compare", "--experiment", "mine")
+
+    assert answer.code == 2
+    assert f"MLFLOW_TRACKING_URI=sqlite:///{project / 'mlflow.db'} selects it" in answer.err
+    assert "'intelligentscan scan --experiment'" in answer.err
+
+
+def test_a_scan_is_registered_and_promoted(command: CommandLine) -> None:
+    run_id = command.json("scan", ".", "--engines", "ruff")["run_id"]
+
+    planned = RegisteredVersion.model_validate(command.json("register", run_id, "--name", "config", "--dry-run"))
+    registered = RegisteredVersion.model_validate(command.json("register", run_id, "--name", "config"))
+    again = command("register", run_id, "--name", "config")
+    refused = command.json("promote", "config", "1", "--to", "Production", code=2)
+    would = command("promote", "config", "1", "--to", "production", "--reason", "best", "--dry-run")
+    promoted = PromotionDecision.model_validate(
+        command.json("promote", "config", "1", "--to", "production", "--reason", "best")
+    )
+
+    assert (planned.status, registered.status) == ("would_register", "registered")
+    assert "was registered before: config version 1" in again.out
+    assert "reason" in refused["message"]
+    assert "would move config version 1 to Production" in would.out
+    assert (promoted.status, promoted.aliases) == ("promoted", ["champion"])
+
+
+def test_a_prefix_is_not_enough_to_register(command: CommandLine) -> None:
+    assert command.json("register", "abcdef12", "--name", "config", code=2)["code"] == "INVALID_ARGUMENT"
+
+
+# env, run
+
+
+def test_the_first_command_makes_the_store_and_writes_nothing_but_its_answer(tmp_path: Path) -> None:
+    home = tmp_path / 'it\'s $HOME "here"'
+
+    printed = child(["env"], home=home)
+    shell = subprocess.run(
+        ["/bin/sh", "-c", 'eval "$1"; printf "%s" "$MLFLOW_DEFAULT_ARTIFACT_ROOT"', "sh", printed.out],
+        env={},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert (printed.code, printed.err) == (0, "")
+    assert all(line.startswith("export ") for line in printed.out.splitlines())
+    assert shell.stdout == str(home / "artifacts")
+    assert (home / "mlflow.db").is_file()
+    assert home.stat().st_mode & 0o077 == 0
+
+
+def test_env_as_json_holds_the_same_variables(command: CommandLine, home: Path) -> None:
+    assert command.json("env")["MLFLOW_TRACKING_URI"] == f"sqlite:///{home / 'mlflow.db'}"
+
+
+def test_run_passes_environment_arguments_and_exit_code(home: Path) -> None:
+    script = (
+        "import os, sys; print(sys.argv[1:], os.environ['MLFLOW_TRACKING_URI'], 'MLFLOW_LOGGING_LEVEL' in os.environ);"
+        "sys.exit(7)"
+    )
+
+    done = child(["run", "--", sys.executable, "-c", script, "--json", "-x"], home=home)
+
+    assert done.code == 7
+    assert done.out == f"['--json', '-x'] sqlite:///{home / 'mlflow.db'} False\n"
+
+
+def test_a_signal_to_run_reaches_the_command(home: Path) -> None:
+    script = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(33))\n"
+        "print('ready', flush=True)\n"
+        "signal.pause()"
+    )
+    command = [*COMMAND, "run", sys.executable, "-c", script]
+    with subprocess.Popen(command, env=child_environment(home), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 33
+
+
+@pytest.mark.parametrize(("program", "code"), [("no-such-program", 127), ("/etc/passwd", 126)])
+def test_a_command_that_cannot_be_started_is_told_as_shells_do(home: Path, program: str, code: int) -> None:
+    done = child(["run", "--json", "--", program], home=home)
+
+    assert done.code == code
+    assert program in done.json["message"]
+
+
+def test_mlflow_of_this_installation_runs_without_being_on_the_path(home: Path) -> None:
+    done = child(["run", "mlflow", "--version"], home=home, PATH="/usr/bin:/bin")
+
+    assert done.code == 0
+    assert "mlflow, version" in done.out
+
+
+# doctor
+
+
+def doctor(*, home: Path, cwd: Path | None = None, code: int, **env: str) -> dict[str, dict[str, object]]:
+    """Return what doctor says, by the name of the check."""
+    done = child(["doctor", "--json"], home=home, cwd=cwd, **env)
+    assert done.code == code, done
+    diagnosis = Diagnosis.model_validate_json(done.out)
+    assert diagnosis.healthy is (code == 0)
+    return {check.name: check.model_dump() for check in diagnosis.checks}
+
+
+def test_doctor_finds_a_new_installation_in_order_and_makes_nothing(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+
+    found = doctor(home=home, code=0)
+
+    assert found["store"]["details"] | {"embedded": True, "selected_by": "default"} == found["store"]["details"]  # type: ignore[operator]
+    assert "first use makes it" in str(found["store"]["fact"])
+    assert not home.exists()
+
+
+def test_doctor_counts_what_the_store_holds_and_says_what_an_assistant_may_read(
+    command: CommandLine, home: Path, project: Path
+) -> None:
+    command("scan", ".")
+    home.chmod(0o755)
+
+    found = {check["name"]: check for check in command.json("doctor")["checks"]}
+
+    store = found["store"]["details"]
+    assert (store["journal_mode"], store["experiments"], store["runs"]) == ("wal", 2, 1)
+    assert found["roots"]["details"] == {"roots": [str(project)], "selected_by": "working directory"}
+    assert (found["home"]["status"], found["home"]["details"]["mode"]) == ("note", "0755")
+    assert found["engines"]["details"].keys() == {"bandit", "ruff"}
+    assert all(found["engines"]["details"].values())
+    assert "elsewhere" not in found
+
+
+def test_doctor_in_plain_words_says_what_to_do(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTELLIGENTSCAN_ALLOWED_ROOTS", "/no/such/folder")
+
+    answer = command("doctor")
+
+    assert answer.code == 1
+    assert "✗  roots" in answer.out
+    assert "1 problem to solve." in answer.out
+
+
+def test_doctor_gives_up_on_a_server_that_never_answers_and_names_the_store_with_the_runs(
+    command: CommandLine, home: Path, project: Path
+) -> None:
+    command("scan", ".")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://user:hunter2@127.0.0.1:{silent.getsockname()[1]}"
+        found = doctor(home=home, cwd=project, code=1, MLFLOW_TRACKING_URI=uri, MLFLOW_HTTP_REQUEST_TIMEOUT="2")
+
+    assert found["store"]["status"] == "problem"
+    assert "MLFLOW_TRACKING_URI" in str(found["store"]["next"])
+    assert "hunter2" not in json.dumps(found)
+    assert found["elsewhere"]["details"] == {"stores": [f"sqlite:///{home / 'mlflow.db'}"]}
+
+
+@pytest.mark.parametrize(
+    ("uri", "word"),
+    [
+        ("postgresql://user:hunter2@127.0.0.1:1/db", "did not answer"),
+        ("localhost:5000", "unsupported URI"),
+        ("sqlite:////etc/passwd", "not a database"),
+    ],
+)
+def test_doctor_works_with_a_store_that_does_not_open(home: Path, uri: str, word: str) -> None:
+    found = doctor(home=home, code=1, MLFLOW_TRACKING_URI=uri)
+
+    assert word in str(found["store"]["fact"])
+    assert "hunter2" not in json.dumps(found)
+    assert found["engines"]["status"] == "ok"
+
+
+def test_doctor_works_with_settings_that_cannot_be_read(home: Path) -> None:
+    (home / "config.toml").write_text("x = [")
+
+    found = doctor(home=home, code=1)
+
+    assert "config.toml" in str(found["settings"]["fact"])
+    assert found["engines"]["status"] == "ok"
+
+
+def doctor_here(home: str) -> tuple[int, str]:
+    """Run doctor in this process, as whoever it belongs to."""
+    os.environ["INTELLIGENTSCAN_HOME"] = home
+    os.chdir("/")
+    answer = CommandLine(Path(home))("doctor", "--json")
+    return answer.code, answer.out
+
+
+def test_doctor_works_for_a_user_who_may_not_read_the_home(home: Path, children: ForkServerContext) -> None:
+    home.chmod(0)
+    try:
+        with ProcessPoolExecutor(1, mp_context=children) as pool:
+            code, out = pool.submit(child_work.as_nobody, doctor_here, str(home)).result()
+    finally:
+        home.chmod(0o700)
+
+    checks = {check["name"]: check for check in json.loads(out)["checks"]}
+    assert code == 1
+    assert checks["home"]["status"] == "problem"
+    assert "INTELLIGENTSCAN_HOME" in checks["home"]["next"]
+
+
+def test_a_command_does_not_wait_at_its_end_for_a_server_it_gave_up_on(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        done = child(
+            ["compare", "--experiment", "x", "--json"],
+            home=home,
+            MLFLOW_TRACKING_URI=f"http://127.0.0.1:{silent.getsockname()[1]}",
+            MLFLOW_HTTP_REQUEST_TIMEOUT="600",
+            INTELLIGENTSCAN_DEADLINE_S="4",
+        )
+
+    assert done.code == 2
+    assert done.json["code"] == "STORE_UNAVAILABLE"
