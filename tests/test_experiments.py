@@ -118,7 +118,9 @@ async def test_a_name_that_cannot_be_read_is_refused_without_a_trace(
     assert look() == before
 
 
-@pytest.mark.parametrize("name", ["o'brien", 'say "hi"', "a/b\\c", "100%", "under_score", "ünï中", "1", "-- drop", "a`b"])
+@pytest.mark.parametrize(
+    "name", ["o'brien", 'say "hi"', "a/b\\c", "100%", "under_score", "ünï中", "1", "-- drop", "a`b"]
+)
 async def test_a_printable_name_is_kept_as_it_is(services: Services, name: str) -> None:
     made = await services.experiments.create(name)
     logged = await services.runs.log(name, params={"a": 1})

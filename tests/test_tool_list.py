@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from mcp_client import EVERYTHING, services_at
 
 from intelligentscan.toolsets import BUILT_IN
 from intelligentscan.toolsets.mcp_server import INSTRUCTIONS, IntelligentScanServer
 from intelligentscan.toolsets.toolset import tools_of
-from mcp_client import EVERYTHING, services_at
 
 READS = {"search_experiments", "search_runs", "get_run", "compare_runs", "list_findings", "get_model"}
 LISTS = {"search_experiments", "search_runs", "list_findings", "get_model"}
@@ -71,7 +71,7 @@ async def test_the_twelve_tools_are_listed_with_the_arguments_of_the_contract(to
 
 
 async def test_the_whole_list_stays_within_the_budget_of_an_agent(tools: dict[str, Any]) -> None:
-    assert sum(compact(tool) for tool in tools.values()) <= 22_000
+    assert sum(compact(tool) for tool in tools.values()) <= 22_500
 
 
 async def test_descriptions_are_short_name_the_neighbouring_tool_and_say_when_nothing_changes(

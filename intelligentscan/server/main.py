@@ -36,13 +36,13 @@ logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve MCP on stdin and stdout until stdin is closed.
+    """Serve MCP on stdin and stdout until stdin is closed; that ends the process with exit code 0.
 
     Args:
         argv: options after `intelligentscan mcp`; None takes those of the process.
 
     Returns:
-        0 when the client left, 2 for an option or a setting that is wrong.
+        2 for an option or a setting that is wrong.
     """
     # The thread that reads stdin cannot be interrupted; with Python's own handler Ctrl-C would wait for it for ever.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -63,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         anyio.run(_serve, server, services)
     except* BrokenPipeError:
         logger.info("the client closed our stdout before stdin")
-    return 0
+    # Writes are done by now, and a thread that still reads must not hold up the client.
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,7 +14,7 @@ from intelligentscan.stores.interface import Stores
 from intelligentscan.stores.mlflow_errors import translated
 from intelligentscan.stores.mlflow_models import LoggedModels
 from intelligentscan.stores.mlflow_registry import MlflowRegistry
-from intelligentscan.stores.mlflow_sqlite import PlannerStatistics, create_if_missing, give_engines, quicken
+from intelligentscan.stores.mlflow_sqlite import PlannerStatistics, create_if_missing, give_engines
 from intelligentscan.stores.mlflow_tracking import MlflowTracking
 from intelligentscan.stores.mlflow_unit import Units
 from intelligentscan.stores.mlflow_write import SqlWriter, StepWriter, index_idempotency
@@ -60,10 +60,6 @@ def _open(settings: Settings) -> MlflowStores:
         create_if_missing(registry_path, artifact_uri(registry_path.parent / "mlruns"))
         give_engines(registry_uri)
     registry_store = _migrated_once(registry_uri, lambda: registry_utils._get_store(registry_uri, uri))
-    if path is not None:
-        quicken(tracking_store.engine)
-        quicken(registry_store.engine) if registry_uri == uri else None
-
     statistics = PlannerStatistics(path, tracking_store.engine) if path is not None else None
     together = [tracking_store] if _is_sql(uri) else []
     if _is_sql(registry_uri) and registry_uri == uri:

@@ -85,11 +85,14 @@ def _migrate(fresh: Path, artifact_root: str) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
     give_engines(uri)
     try:
-        SqlAlchemyStore(uri, artifact_root)
+        SqlAlchemyStore(uri, "/")
     finally:
         for store in (SqlAlchemyStore, RegistryStore):
             store._engine_map.pop(uri).dispose()
     with closing(sqlite3.connect(fresh)) as connection:
+        # MLflow would write the root into its SQL as it is, and stumble over quotes and colons in it.
+        location = f"{artifact_root.rstrip('/')}/0"
+        connection.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (location,))
         connection.execute("ANALYZE")
         connection.commit()
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -104,7 +107,7 @@ def give_engines(uri: str) -> None:
     for store in (SqlAlchemyStore, RegistryStore):
         with store._engine_map_lock:
             if uri not in store._engine_map:
-                store._engine_map[uri] = create_sqlalchemy_engine(uri)
+                store._engine_map[uri] = _quickened(create_sqlalchemy_engine(uri))
 
 
 def _check(path: Path) -> None:
@@ -133,15 +136,15 @@ def _check(path: Path) -> None:
         )
 
 
-def quicken(engine: Engine) -> None:
-    """Let new connections of this engine sync once per checkpoint instead of per commit, which is safe with WAL."""
+def _quickened(engine: Engine) -> Engine:
+    """Let connections of a new engine sync once per checkpoint instead of per commit, which is safe with WAL."""
 
     @event.listens_for(engine, "connect")
     def on_connect(connection: sqlite3.Connection, _record: object) -> None:
         if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
             connection.execute("PRAGMA synchronous = NORMAL")
 
-    engine.dispose()
+    return engine
 
 
 class PlannerStatistics:

@@ -85,6 +85,6 @@ class Registry(Toolset):
         """Promote, deploy, roll back or archive a model version: move it to Staging, Production or Archived.
 
         Moves the alias (challenger, champion) too; the version in Production before is archived as alias
-        previous. dry_run only checks. New versions come from register_model.
+        previous. New versions come from register_model.
         """
         return await self.services.registry.promote(name, version, to, reason=reason, dry_run=dry_run, confirm=confirm)
