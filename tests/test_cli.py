@@ -15,6 +15,7 @@ import child_work
 import pytest
 import typer
 from command_line import COMMAND, Answer, CommandLine, child, child_environment
+from conftest import copy_store
 from typer.testing import CliRunner
 
 import intelligentscan.services.diagnosis  # so that it is there when a child may not read it any more
@@ -261,7 +262,7 @@ def test_a_comparison_marks_the_best_value(command: CommandLine, project: Path) 
     line = next(line for line in shown.out.splitlines() if line.startswith("critical_count"))
     assert line.split() == ["critical_count", "1", "0", "BEST"]
     assert better["run_id"] in shown.out
-    assert "findings 1 → 2: 0 new, 1 fixed, 0 persisting" in shown.out
+    assert "findings 1 → 2: 0 new, 2 fixed, 0 persisting" in shown.out
     assert next(m for m in compared.metrics if m.key == "critical_count").best_run_id == better["run_id"]
 
 
@@ -277,15 +278,17 @@ def test_many_runs_are_compared_as_rows(command: CommandLine, sarif_file: Path) 
 
 
 def test_an_unknown_experiment_names_a_store_nearby_that_has_runs(
-    command: CommandLine, tmp_path: Path, project: Path
+    command: CommandLine, template: Path, project: Path, sarif_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command("scan", ".")
-    (tmp_path / "home" / "mlflow.db").rename(project / "mlflow.db")
+    uri = f"sqlite:///{copy_store(template, project / 'notebooks') / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    command("import-sarif", str(sarif_file), "--experiment", "mine")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
 
     answer = command("compare", "--experiment", "mine")
 
     assert answer.code == 2
-    assert f"MLFLOW_TRACKING_URI=sqlite:///{project / 'mlflow.db'} selects it" in answer.err
+    assert f"MLFLOW_TRACKING_URI={uri} selects it" in answer.err
     assert "'intelligentscan scan --experiment'" in answer.err
 
 
@@ -373,11 +376,11 @@ def test_a_command_that_cannot_be_started_is_told_as_shells_do(home: Path, progr
     assert program in done.json["message"]
 
 
-def test_mlflow_of_this_installation_runs_without_being_on_the_path(home: Path) -> None:
-    done = child(["run", "mlflow", "--version"], home=home, PATH="/usr/bin:/bin")
+def test_a_program_of_this_installation_runs_without_being_on_the_path(home: Path) -> None:
+    done = child(["run", "ruff", "--version"], home=home, PATH="/nowhere")
 
     assert done.code == 0
-    assert "mlflow, version" in done.out
+    assert done.out.startswith("ruff ")
 
 
 # doctor
@@ -435,7 +438,7 @@ def test_doctor_gives_up_on_a_server_that_never_answers_and_names_the_store_with
     command("scan", ".")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         uri = f"http://user:hunter2@127.0.0.1:{silent.getsockname()[1]}"
-        found = doctor(home=home, cwd=project, code=1, MLFLOW_TRACKING_URI=uri, MLFLOW_HTTP_REQUEST_TIMEOUT="2")
+        found = doctor(home=home, cwd=project, code=1, MLFLOW_TRACKING_URI=uri, MLFLOW_HTTP_REQUEST_TIMEOUT="1")
 
     assert found["store"]["status"] == "problem"
     assert "MLFLOW_TRACKING_URI" in str(found["store"]["next"])
@@ -447,7 +450,6 @@ def test_doctor_gives_up_on_a_server_that_never_answers_and_names_the_store_with
     ("uri", "word"),
     [
         ("postgresql://user:hunter2@127.0.0.1:1/db", "did not answer"),
-        ("localhost:5000", "unsupported URI"),
         ("sqlite:////etc/passwd", "not a database"),
     ],
 )
@@ -497,7 +499,7 @@ def test_a_command_does_not_wait_at_its_end_for_a_server_it_gave_up_on(home: Pat
             home=home,
             MLFLOW_TRACKING_URI=f"http://127.0.0.1:{silent.getsockname()[1]}",
             MLFLOW_HTTP_REQUEST_TIMEOUT="600",
-            INTELLIGENTSCAN_DEADLINE_S="4",
+            INTELLIGENTSCAN_DEADLINE_S="3",
         )
 
     assert done.code == 2

@@ -55,7 +55,9 @@ async def test_a_logged_run_is_read_back_whole(services: Services, exp: str, pro
         run_name="first",
         params={"n": 3, "rate": 0.1, "flag": True, "text": "a b"},
         metrics={"accuracy": 0.9, "count": 12},
-        metric_history={"loss": [{"value": 3, "step": 0}, {"value": 2.5, "step": 1, "time_ms": 1_700_000_000_000}, 1.5]},
+        metric_history={
+            "loss": [{"value": 3, "step": 0}, {"value": 2.5, "step": 1, "time_ms": 1_700_000_000_000}, 1.5]
+        },
         tags={"team": "a"},
         artifacts={"plots/plot.txt": "plot.txt"},
     )
@@ -91,9 +93,7 @@ async def test_our_runs_are_ordinary_to_plain_mlflow(
     assert (await services.runs.get(logged.run_id)).metrics["later"] == 1.0
 
 
-async def test_runs_of_plain_mlflow_are_ordinary_to_us(
-    services: Services, client: "MlflowClient", exp: str
-) -> None:
+async def test_runs_of_plain_mlflow_are_ordinary_to_us(services: Services, client: "MlflowClient", exp: str) -> None:
     experiment_id = (await services.experiments.create(exp)).experiment_id
     plain = client.create_run(experiment_id, run_name="theirs", tags={"mlflow.source.git.commit": "abc123"})
     for step in range(3):
@@ -387,9 +387,7 @@ async def test_a_filter_that_mlflow_cannot_read_is_an_error_with_an_example(
 
 
 @pytest.mark.parametrize("order", [["nonsense x y"], ["metrics"], [""], [FIVE_MB], ["metrics.m DESC"] * 5_000])
-async def test_an_ordering_that_mlflow_cannot_read_is_an_error(
-    services: Services, exp: str, order: list[str]
-) -> None:
+async def test_an_ordering_that_mlflow_cannot_read_is_an_error(services: Services, exp: str, order: list[str]) -> None:
     with pytest.raises(InvalidFilter) as caught:
         await services.runs.search(exp, order_by=order)
     assert "order_by" in caught.value.next
@@ -488,9 +486,7 @@ async def test_an_artifact_that_is_not_the_runs_is_not_read(
     assert len(str(caught.value)) < 500
 
 
-async def test_an_artifact_that_is_no_text_or_too_large_is_named(
-    services: Services, exp: str, project: Path
-) -> None:
+async def test_an_artifact_that_is_no_text_or_too_large_is_named(services: Services, exp: str, project: Path) -> None:
     (project / "b.bin").write_bytes(b"\xff\xfe\x00")
     (project / "big.txt").write_text("x" * 4_000_001)
     logged = await services.runs.log(exp, artifacts={"b.bin": "b.bin", "big.txt": "big.txt"})

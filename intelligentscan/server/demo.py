@@ -6,6 +6,7 @@ be refused hold when they are refused. The store is left as it is, for `intellig
 
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -25,6 +26,7 @@ from intelligentscan._process import run
 from intelligentscan.settings import Settings
 from intelligentscan.store_environment import exports
 
+HOME = "INTELLIGENTSCAN_HOME"
 EXPERIMENT = "demo"
 TRAINING = "demo-training"
 MODEL = "demo-classifier"
@@ -53,7 +55,7 @@ def run_demo(home: Path | None, quick: bool) -> int:
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):  # the demo belongs into the embedded store
         os.environ.pop(name, None)
     if home is not None:
-        os.environ["INTELLIGENTSCAN_HOME"] = str(home.expanduser().absolute())
+        os.environ[HOME] = str(home.expanduser().absolute())
     demo = Demo(Settings.load(), Console())
     failed: list[BaseException] = []
     try:
@@ -125,15 +127,15 @@ class Demo:
         """Say what was done and where to look."""
         seconds = time.monotonic() - self._began
         self.console.print(f"\n[bold green]Every one of {self._steps} steps held[/] ({seconds:.0f} s).")
-        self.console.print("Look at it in MLflow's own UI:  [bold]intelligentscan ui[/]")
-        self.console.print(f"[dim]store: {escape(str(self._settings.home))}[/]")
+        where = f"INTELLIGENTSCAN_HOME={shlex.quote(str(self._settings.home))} " if os.environ.get(HOME) else ""
+        self.console.print(f"Look at it in MLflow's own UI:  [bold]{escape(where)}intelligentscan ui[/]")
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[None]:
         roots = os.pathsep.join([str(_PACKAGE), str(self._examples)])
         environment = {
             **os.environ,
-            "INTELLIGENTSCAN_HOME": str(self._settings.home),
+            HOME: str(self._settings.home),
             "INTELLIGENTSCAN_ALLOWED_ROOTS": roots,
         }
         server = StdioServerParameters(
@@ -274,7 +276,7 @@ class Demo:
         self._request(tool, arguments)
         bar = Progress(
             TextColumn("   "), SpinnerColumn(), BarColumn(30), TextColumn("{task.description}"), TimeElapsedColumn(),
-            console=self.console, transient=True,
+            console=self.console, transient=True, disable=not self.console.is_terminal,
         )  # fmt: skip
         with bar:
             task = bar.add_task("", total=1.0)
