@@ -4,7 +4,7 @@ from collections.abc import MutableMapping
 
 from intelligentscan.settings import Settings, sqlite_path, sqlite_uri
 
-_SQL = ("sqlite", "postgresql", "postgres", "mysql", "mssql")
+_SERVERS = ("http://", "https://", "databricks")
 _TAME = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -26,7 +26,7 @@ def exports(settings: Settings) -> dict[str, str]:
     variables = {"MLFLOW_TRACKING_URI": store, "MLFLOW_DISABLE_TELEMETRY": "true"}
     if registry is not None:
         variables["MLFLOW_REGISTRY_URI"] = registry
-    if is_sql(store):
+    if not is_server(store):
         variables |= {"MLFLOW_BACKEND_STORE_URI": store, "MLFLOW_REGISTRY_STORE_URI": registry or store}
     if settings.artifact_root:
         variables |= {
@@ -37,9 +37,9 @@ def exports(settings: Settings) -> dict[str, str]:
     return variables
 
 
-def is_sql(uri: str) -> bool:
-    """Tell whether a tracking URI names a database, which `mlflow ui` can open; a server has its own."""
-    return uri.split(":", 1)[0].split("+", 1)[0] in _SQL
+def is_server(uri: str) -> bool:
+    """Tell whether a tracking URI names a server, which has a UI of its own; any other store `mlflow ui` can open."""
+    return uri.startswith(_SERVERS)
 
 
 def tame_mlflow(environ: MutableMapping[str, str]) -> None:

@@ -267,7 +267,6 @@ def test_a_comparison_marks_the_best_value(command: CommandLine, project: Path) 
 
 
 def test_many_runs_are_compared_as_rows(command: CommandLine, sarif_file: Path) -> None:
-    command("import-sarif", *[str(sarif_file)] * 7, "--experiment", "imports")
     for position in range(7):
         sarif_file.write_text(json.dumps(SARIF | {"runs": SARIF["runs"] * (position + 1)}))  # type: ignore[operator]
         assert command("import-sarif", str(sarif_file), "--experiment", "many").code == 0
@@ -366,6 +365,12 @@ def test_a_signal_to_run_reaches_the_command(home: Path) -> None:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 33
+
+
+def test_a_command_dies_of_a_closed_pipe_as_in_a_shell(home: Path) -> None:
+    done = child(["run", "--", "/bin/sh", "-c", "yes | head -n 1"], home=home)
+
+    assert (done.code, done.out, done.err) == (0, "y\n", "")
 
 
 @pytest.mark.parametrize(("program", "code"), [("no-such-program", 127), ("/etc/passwd", 126)])

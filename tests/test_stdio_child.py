@@ -76,7 +76,7 @@ async def test_fastmcp_client_works(home: Path) -> None:
 
 
 async def test_fifty_mixed_calls_at_once_get_each_their_own_answer(home: Path) -> None:
-    rounds, kinds = 4, 5
+    rounds, kinds = 2, 5
 
     async def ask(client: Any, number: int, kind: int) -> None:
         name, key = f"e{number}", f"k{number}"
@@ -145,7 +145,7 @@ def test_metrics_that_are_no_finite_numbers_on_the_wire_are_refused(home: Path) 
 
 
 def test_a_cheap_call_sent_during_a_scan_is_answered_before_the_scan_ends(home: Path, project: Path) -> None:
-    for number in range(200):
+    for number in range(80):
         (project / f"m{number}.py").write_text("import os\n" * 200 + "os.system('ls')\n")
     with raw_child(child_env(home, project)) as child:
         child.call("search_experiments")
@@ -169,7 +169,7 @@ def children_of(pid: int) -> list[int]:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")
 def test_closing_stdin_during_a_scan_ends_the_server_and_its_engines(home: Path, project: Path) -> None:
-    for number in range(400):
+    for number in range(200):
         (project / f"m{number}.py").write_text("import os\n" * 300 + "os.system('ls')\n")
     with raw_child(child_env(home, project)) as child:
         child.call("search_experiments")
@@ -206,16 +206,13 @@ def names_offered(child: RawChild) -> set[str]:
 @pytest.mark.parametrize(
     ("options", "settings", "offered"),
     [
-        (["--toolsets", "registry", "--read-only"], {}, {"get_model"}),
         (["--toolsets=registry", "--exclude-tools=promote"], {}, {"register_model", "get_model"}),
         ([], {"TOOLSETS": "registry", "EXCLUDE_TOOLS": "get_model"}, {"register_model", "promote"}),
         (
-            ["--toolsets", "registry,scan"],
-            {"TOOLSETS": "registry,tracking"},
-            {"register_model", "get_model", "promote"},
+            ["--read-only", "--toolsets", "registry,scan"],
+            {"TOOLSETS": "registry,tracking", "READ_ONLY": "false"},
+            {"get_model"},
         ),
-        (["--exclude-tools", "promote", "--toolsets", "registry"], {"EXCLUDE_TOOLS": "get_model"}, {"register_model"}),
-        (["--read-only", "--toolsets", "scan"], {"READ_ONLY": "false"}, {"list_findings"}),
     ],
 )
 def test_of_option_and_setting_the_stricter_wins(
@@ -230,8 +227,6 @@ def test_of_option_and_setting_the_stricter_wins(
     ("options", "settings", "said"),
     [
         (["--toolsets", "nothing"], {}, "tracking, scan, registry"),
-        (["--exclude-tools", "promot"], {}, "create_experiment"),
-        (["--toolsets", "scan"], {"INTELLIGENTSCAN_TOOLSETS": "tracking"}, "in common"),
         (["--reed-only"], {}, "--reed-only"),
         ([], {"INTELLIGENTSCAN_READ_ONLY": "perhaps"}, "INTELLIGENTSCAN_READ_ONLY"),
     ],

@@ -64,7 +64,7 @@ def started(*command: str, home: Path, cwd: Path) -> Iterator[subprocess.Popen[s
     """Run a server in a process group of its own, ended as Ctrl-C ends it."""
     process = subprocess.Popen(
         command,
-        env=child_environment(home),
+        env=child_environment(home, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -82,7 +82,7 @@ def started(*command: str, home: Path, cwd: Path) -> Iterator[subprocess.Popen[s
 
 def experiments_at(url: str, process: subprocess.Popen[str]) -> dict[str, str]:
     """Return names and artifact folders of the experiments that a UI shows, as soon as it answers."""
-    request = urllib.request.Request(
+    request = urllib.request.Request(  # noqa: S310  a loopback address of this test
         f"{url}/api/2.0/mlflow/experiments/search",
         data=json.dumps({"max_results": 10}).encode(),
         headers={"Content-Type": "application/json"},
@@ -90,7 +90,7 @@ def experiments_at(url: str, process: subprocess.Popen[str]) -> dict[str, str]:
     patience = time.monotonic() + 90
     while time.monotonic() < patience and process.poll() is None:
         try:
-            with urllib.request.urlopen(request, timeout=5) as answer:
+            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
                 shown: list[dict[str, Any]] = json.load(answer)["experiments"]
                 return {e["name"]: e["artifact_location"] for e in shown}
         except (urllib.error.URLError, OSError):
@@ -163,26 +163,24 @@ def test_ui_is_refused_where_the_store_is_a_server_with_a_ui_of_its_own(
 @pytest.mark.parametrize(
     ("tracking", "registry", "expected"),
     [
-        ("http://server:5000", None, {"MLFLOW_TRACKING_URI": "http://server:5000", "MLFLOW_REGISTRY_URI": "http://server:5000"}),
-        ("databricks", None, {"MLFLOW_TRACKING_URI": "databricks"}),
-        (
-            "postgresql://db/runs",
-            "sqlite:////models/registry.db",
-            {
-                "MLFLOW_TRACKING_URI": "postgresql://db/runs",
-                "MLFLOW_REGISTRY_URI": "sqlite:////models/registry.db",
-                "MLFLOW_BACKEND_STORE_URI": "postgresql://db/runs",
-                "MLFLOW_REGISTRY_STORE_URI": "sqlite:////models/registry.db",
-            },
-        ),
+        ("http://one:5000", None, {"TRACKING": "http://one:5000", "REGISTRY": "http://one:5000"}),
+        ("http://one:5000", "http://two:5000", {"TRACKING": "http://one:5000", "REGISTRY": "http://two:5000"}),
+        ("databricks", None, {"TRACKING": "databricks"}),
     ],
-)  # fmt: skip
-def test_exports_name_what_the_settings_name(
+)
+def test_for_a_server_only_its_addresses_are_exported(
     tmp_path: Path, tracking: str, registry: str | None, expected: dict[str, str]
 ) -> None:
-    settings = Settings(home=tmp_path, tracking_uri=tracking, registry_uri=registry)
+    named = exports(Settings(home=tmp_path, tracking_uri=tracking, registry_uri=registry))
 
-    assert exports(settings) == {**expected, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    assert named == {f"MLFLOW_{name}_URI": uri for name, uri in expected.items()} | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+def test_for_a_database_the_ui_and_new_experiments_are_told_too(tmp_path: Path) -> None:
+    named = exports(Settings(home=tmp_path, tracking_uri="postgresql://db/runs"))
+
+    assert named["MLFLOW_BACKEND_STORE_URI"] == named["MLFLOW_REGISTRY_STORE_URI"] == "postgresql://db/runs"
+    assert named["MLFLOW_DEFAULT_ARTIFACT_ROOT"] == str(tmp_path / "artifacts")
 
 
 def test_relative_stores_are_exported_with_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

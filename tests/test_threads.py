@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from intelligentscan._threads import Lane, Lanes
@@ -58,7 +59,7 @@ async def test_a_lane_runs_no_more_calls_at_once_than_it_is_wide() -> None:
                 group.start_soon(lane.run, call)
             await until(lambda: call.begun == 3)
             for _ in range(20):
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
             assert call.begun == 3
             call.go.set()
     assert (call.ended, call.most) == (12, 3)
@@ -72,7 +73,7 @@ async def test_the_event_loop_goes_on_while_a_call_blocks() -> None:
             group.start_soon(lanes.read, call)
             await until(lambda: call.begun == 1)
             for _ in range(100):
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
                 turns += 1
             assert call.ended == 0
             call.go.set()

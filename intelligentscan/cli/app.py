@@ -61,7 +61,7 @@ def run() -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows '?' instead of a crash
     try:
-        app()
+        app(prog_name="intelligentscan")
     except SystemExit as done:
         code = done.code if isinstance(done.code, int) else int(done.code is not None)
     else:

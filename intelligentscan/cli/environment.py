@@ -4,6 +4,7 @@ import errno
 import os
 import shlex
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from intelligentscan.cli.runner import on_services, reported
 from intelligentscan.cli.terminal import Json, aside, print_error, print_json, print_warning
 from intelligentscan.domain.errors import InvalidArgument, NotFound
 from intelligentscan.settings import Settings, shown_uri
-from intelligentscan.store_environment import exports, is_sql
+from intelligentscan.store_environment import exports, is_server
 
 _NOT_FOUND, _NOT_RUNNABLE = 127, 126
 """What shells, env(1) and nice(1) answer for a command they cannot start."""
@@ -47,7 +48,7 @@ def env(json: Json = False) -> None:
 @reported
 def run(
     context: typer.Context,
-    command: Annotated[list[str], typer.Argument(help="The command and its arguments.", metavar="-- CMD...")],
+    command: Annotated[list[str], typer.Argument(help="The command and its arguments.", metavar="CMD")],
     json: Json = False,
 ) -> None:
     """Run any command on our store: run -- python train.py.
@@ -67,7 +68,7 @@ def ui(
 ) -> None:
     """Open MLflow's UI on our store."""
     settings = Settings.load()
-    if not is_sql(settings.store_uri):
+    if is_server(settings.store_uri):
         raise InvalidArgument(
             f"The store is {shown_uri(settings.store_uri)}, which has its own UI.",
             next="open that address in a browser, or unset MLFLOW_TRACKING_URI for the embedded store.",
@@ -108,6 +109,8 @@ def _become(command: Sequence[str], environ: Mapping[str, str], *, as_json: bool
             raise FileNotFoundError(command[0])
         sys.stdout.flush()
         sys.stderr.flush()
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and the command would inherit that
+            signal.signal(number, signal.SIG_DFL)
         os.execve(program, list(command), dict(environ))  # noqa: S606  running this command is what was asked for
     except OSError as exc:
         missing = isinstance(exc, FileNotFoundError)

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from intelligentscan._process import run
 from intelligentscan.settings import Settings
@@ -300,10 +301,9 @@ class Demo:
         self.console.print(f"    [yellow]Next: {escape(str(structured.get('next')))}[/]")
 
     def _request(self, what: str, arguments: dict[str, Any]) -> None:
-        shown = json.dumps(arguments, ensure_ascii=False)
-        self.console.print(
-            f"\n[bold cyan]→ {what}[/] [dim]{escape(shown[:150] + ('…' if len(shown) > 150 else ''))}[/]"
-        )
+        self.console.print()
+        line = Text.assemble((f"→ {what} ", "bold cyan"), (json.dumps(arguments, ensure_ascii=False), "dim"))
+        self.console.print(line, no_wrap=True, overflow="ellipsis")
 
     def _step(self, what: str, answer: str) -> None:
         self._steps += 1
