@@ -66,7 +66,7 @@ def run() -> int:
         code = done.code if isinstance(done.code, int) else int(done.code is not None)
     else:
         code = 0
-    if any(t is not threading.main_thread() and not t.daemon and t.is_alive() for t in threading.enumerate()):
+    if code and any(t is not threading.main_thread() and not t.daemon and t.is_alive() for t in threading.enumerate()):
         # A thread still waits for a server or database that we gave up on; Python would wait with it, for minutes.
         sys.stdout.flush()
         sys.stderr.flush()

@@ -85,6 +85,7 @@ def ui(
         console.print(Text(f"MLflow UI: {url}{taken}", style="bold green"), soft_wrap=True)
         where = f"on {shown_uri(settings.store_uri)}; it starts in some seconds, Ctrl-C stops it"
         console.print(Text(where, style="dim"), soft_wrap=True)
+        console.print(Text("'Model training' at its top left shows the runs", style="dim"), soft_wrap=True)
     if host not in _LOOPBACK:
         print_warning(f"Everybody who reaches {host} can read and change this store; there is no password.")
     # -P: a file named like a package in the working directory must not be imported instead of it.

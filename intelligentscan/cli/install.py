@@ -20,9 +20,7 @@ from intelligentscan.settings import Settings
 
 @reported
 def install(
-    client: Annotated[
-        ClientName, typer.Argument(metavar="CLIENT", help="claude-desktop, claude-code, cursor or vscode.")
-    ],
+    client: Annotated[ClientName, typer.Argument(metavar="CLIENT", help="The client to connect.")],
     root: Annotated[
         list[str] | None,
         typer.Option(

@@ -30,8 +30,6 @@ from intelligentscan.stores.mlflow_records import experiment_record, page_token,
 from intelligentscan.stores.mlflow_write import check_arguments
 
 _ALL_EXPERIMENTS = 50_000
-_SHOW_RUNS = {"mlflow.experimentKind": "custom_model_development"}
-"""Lets MLflow's UI open the experiment on its runs; without it, on an overview of traces."""
 
 
 class MlflowTracking:
@@ -70,8 +68,7 @@ class MlflowTracking:
         if (there := self.find_experiment_by_name(name)) is not None:
             return there, False
         try:
-            wanted = [ExperimentTag(k, v) for k, v in (_SHOW_RUNS | tags).items()]
-            experiment_id = self._store.create_experiment(name, None, wanted)
+            experiment_id = self._store.create_experiment(name, None, [ExperimentTag(k, v) for k, v in tags.items()])
         except MlflowException as exc:
             if exc.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
