@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext
@@ -205,6 +205,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Trained
     return train(home, settings, settings.store_uri)
 
 
+@contextmanager
+def plain_mlflow(uri: str) -> Iterator[None]:
+    """Let plain `mlflow` in this process write to a store, as a training script does."""
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+
+
 def train(home: Path, settings: Settings, uri: str) -> Trained:
     """Log one run of every kind that a registration meets."""
     import mlflow
@@ -212,9 +224,7 @@ def train(home: Path, settings: Settings, uri: str) -> Trained:
     from sklearn.linear_model import LogisticRegression
 
     client = MlflowClient(tracking_uri=uri)
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    try:
+    with plain_mlflow(uri):
         location = str(home / "artifacts" / "training") if uri.startswith("sqlite") else None
         experiment_id = client.create_experiment("training", artifact_location=location)
 
@@ -240,8 +250,6 @@ def train(home: Path, settings: Settings, uri: str) -> Trained:
         running = client.create_run(experiment_id).info.run_id
         failed = client.create_run(experiment_id).info.run_id
         client.set_terminated(failed, "FAILED")
-    finally:
-        mlflow.set_tracking_uri(before)
     experiment = client.get_experiment(experiment_id)
     return Trained(home, settings, client, experiment, with_model, better, with_two, without, legacy, running, failed)
 

@@ -16,6 +16,7 @@ from intelligentscan.domain.comparison import (
 from intelligentscan.domain.errors import InvalidArgument, RunNotFound
 from intelligentscan.domain.text import table_cell, untrusted
 from intelligentscan.services.resolve import Resolver
+from intelligentscan.services.runs import finite
 from intelligentscan.services.scan_records import ScanRecords
 from intelligentscan.stores.access import StoreAccess
 from intelligentscan.stores.interface import RunRecord
@@ -164,12 +165,13 @@ def _column(run: RunRecord) -> ComparedRun:
 
 def _metrics(runs: list[RunRecord], wanted: Sequence[str] | None) -> list[ComparedMetric]:
     """Return the metrics of the runs: the counts of scans, then what differs, then by how many runs have it."""
-    keys = dict.fromkeys(key for run in runs for key in sorted(run.metrics))
+    metrics = {run.run_id: finite(run) for run in runs}
+    keys = dict.fromkeys(key for run in runs for key in sorted(metrics[run.run_id]))
     rows = []
     for key in keys:
         if wanted and key not in wanted:
             continue
-        values = {run.run_id: run.metrics[key] for run in runs if key in run.metrics}
+        values = {run_id: found[key] for run_id, found in metrics.items() if key in found}
         higher = higher_is_better(key)
         rows.append(
             ComparedMetric(

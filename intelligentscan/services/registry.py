@@ -1,7 +1,6 @@
 """Registering models and moving their versions through the stages."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import rfc8785
@@ -88,7 +87,7 @@ class RegistryService:
         answer = RegisteredVersion(
             status="would_register",
             name=wanted,
-            version=await self._next_version(wanted),
+            version=await self._next_version(wanted, source, run.run_id),
             created=False,
             source_run_id=run.run_id,
             model=untrusted(source.name, 100) if source else MODEL_NAME,
@@ -157,8 +156,8 @@ class RegistryService:
             raise _no_model(wanted)
         before = (await self._store.read(lambda s: s.registry.get_versions(wanted, version, 1, None))).rows[0]
         alias = ALIAS_OF_STAGE.get(stage)
-        holder = model.aliases.get(alias) if alias else None
-        there = before.stage == stage and (alias is None or holder == version)
+        holder = await self._store.read(lambda s: s.registry.in_stage(wanted, stage))
+        there = before.stage == stage and (alias is None or model.aliases.get(alias) == version)
         previous = holder if holder != version else None
         if dry_run or there:
             return _decision(before, stage, previous, "would_promote" if dry_run else "promoted", changed=not there)
@@ -181,6 +180,11 @@ class RegistryService:
                     next="give models:/m-… or runs:/RUN_ID/NAME; get_run lists the models of a run.",
                 )
             source, owner = found
+            if not owner:
+                raise NoModel(
+                    "The model was logged outside any run, so nothing says how it was made.",
+                    next="log it within a run, mlflow.sklearn.log_model(model, name='model'), then register that run.",
+                )
             return source, _finished(await self._resolver.run(owner))
         run = _finished(await self._resolver.run(full_run_id(run_id or "")))
         sources = await self._store.read(lambda s: s.registry.model_sources(run))
@@ -208,13 +212,15 @@ class RegistryService:
             details={"runs_with_models": list(siblings)},
         )
 
-    async def _next_version(self, name: str) -> int:
-        page = await self._store.read(lambda s: _versions(s, name))
-        return page[0].version + 1 if page else 1
+    async def _next_version(self, name: str, source: ModelSource | None, run_id: str) -> int:
+        """Return the version that this source has already, or the number of the next one."""
 
+        def number(stores: Stores) -> int:
+            there = stores.registry.find_version(name, source, run_id) if source else None
+            newest = stores.registry.get_versions(name, None, 1, None).rows
+            return there.version if there else newest[0].version + 1 if newest else 1
 
-def _versions(stores: Stores, name: str) -> Sequence[VersionRecord]:
-    return stores.registry.get_versions(name, None, 1, None).rows
+        return await self._store.read(number)
 
 
 def _model_uri(text: str) -> str:

@@ -1,5 +1,6 @@
 """Logging, finding and reading runs."""
 
+import math
 import os
 import shutil
 import tempfile
@@ -216,7 +217,8 @@ class RunService:
                 f"The metric '{untrusted(key, 80)}' has more than {MAX_HISTORY_POINTS:,} points.",
                 next="read it with MLflow's client, get_metric_history.",
             )
-        return [MetricPoint(value=p.value, step=p.step, time=rfc3339(p.time) or "") for p in points]
+        kept = (p for p in points if math.isfinite(p.value))
+        return [MetricPoint(value=p.value, step=p.step, time=rfc3339(p.time) or "") for p in kept]
 
     def _stage(self, artifacts: dict[str, str], folder: Path) -> None:
         if len(artifacts) > MAX_ARTIFACTS:
@@ -260,7 +262,7 @@ def artifact_path(text: str) -> str:
 def run_row(run: RunRecord, columns: Sequence[str] | None = None) -> RunRow:
     """Return a run as a row; `columns` picks params and metrics by key, with or without their prefix."""
     params: Mapping[str, str] = run.params
-    metrics: Mapping[str, float] = run.metrics
+    metrics: Mapping[str, float] = finite(run)
     if columns is None:
         params = dict(sorted(params.items())[:_DEFAULT_COLUMNS])
         metrics = dict(sorted(metrics.items())[:_DEFAULT_COLUMNS])
@@ -295,7 +297,8 @@ def _read_whole(tracking: TrackingStore, run_id: str) -> _WholeRun:
 
 
 def _details(found: _WholeRun, history: dict[str, list[MetricPoint]]) -> RunDetails:
-    run = found.run
+    run, metrics = found.run, finite(found.run)
+    lost = sorted(run.metrics.keys() - metrics.keys())
     user, commit = run.tags.get("mlflow.user"), run.tags.get(_COMMIT_TAG)
     return RunDetails(
         run_id=run.run_id,
@@ -303,7 +306,7 @@ def _details(found: _WholeRun, history: dict[str, list[MetricPoint]]) -> RunDeta
         experiment_id=run.experiment_id,
         status=run.status,
         params={untrusted(k, 250): untrusted(v, 500) for k, v in run.params.items()},
-        metrics={untrusted(k, 250): v for k, v in run.metrics.items()},
+        metrics={untrusted(k, 250): v for k, v in metrics.items()},
         metric_history=history,
         tags={untrusted(k, 250): untrusted(v, 500) for k, v in _shown_tags(run.tags).items()},
         artifacts=[ArtifactRow(path=untrusted(a.path, 200), size=a.size, folder=a.folder) for a in found.artifacts],
@@ -312,7 +315,13 @@ def _details(found: _WholeRun, history: dict[str, list[MetricPoint]]) -> RunDeta
         end_time=rfc3339(run.end_time),
         user=untrusted(user, 100) if user else None,
         git_commit=untrusted(commit, 64) if commit else None,
+        notes=[f"Not a finite number: {', '.join(untrusted(key, 60) for key in lost[:20])}."] if lost else [],
     )
+
+
+def finite(run: RunRecord) -> dict[str, float]:
+    """Return the metrics of a run that are numbers; JSON has no NaN and no infinity, which plain MLflow may log."""
+    return {key: value for key, value in run.metrics.items() if math.isfinite(value)}
 
 
 def _shown_tags(tags: dict[str, str]) -> dict[str, str]:

@@ -279,10 +279,18 @@ class RegistryStore(Protocol):
         """Return versions of a registered model, the newest first."""
         ...
 
+    def find_version(self, name: str, source: ModelSource, run_id: str) -> VersionRecord | None:
+        """Return the version that was made from this source."""
+        ...
+
     def create_version(
         self, name: str, source: ModelSource, run_id: str, description: str | None, tags: dict[str, str]
     ) -> tuple[VersionRecord, bool]:
         """Return the version made from this source, and whether this call made it."""
+        ...
+
+    def in_stage(self, name: str, stage: Stage) -> int | None:
+        """Return the version that holds Staging or Production; there may be several in the others."""
         ...
 
     def move_stage(self, move: StageMove) -> StageMoved:

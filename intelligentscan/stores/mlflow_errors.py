@@ -1,8 +1,9 @@
 """What goes wrong inside MLflow, turned into our errors where we meet it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import requests.exceptions
 import sqlalchemy.exc
@@ -107,6 +108,18 @@ def from_mlflow(exc: MlflowException) -> IntelligentScanError:
             f"The tracking server refused access: {text}", next="check the credentials that MLflow's client uses."
         )
     return StoreError(f"MLflow refused: {text}", next=_CHECK)
+
+
+def none_if_missing(get: Callable[[], Any]) -> Any:
+    """Return what MLflow finds, or None if it says that there is no such thing."""
+    try:
+        return get()
+    except MlflowException as exc:
+        # An id larger than the database's integers is an error of the database, and nobody has it.
+        too_large = isinstance(exc.__cause__, OverflowError | sqlalchemy.exc.DataError)
+        if exc.error_code == "RESOURCE_DOES_NOT_EXIST" or too_large:
+            return None
+        raise
 
 
 def bad_filter(exc: MlflowException) -> InvalidFilter:

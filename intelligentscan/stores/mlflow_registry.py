@@ -5,11 +5,14 @@ from typing import Any, cast
 
 from mlflow.entities.model_registry import ModelVersionTag, RegisteredModelAlias
 from mlflow.exceptions import MlflowException
+from mlflow.prompt.registry_utils import has_prompt_tag
 from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlRegisteredModel
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from intelligentscan.domain.errors import ModelNotFound, VersionNotFound
+from intelligentscan.domain.errors import InvalidName, ModelNotFound, VersionNotFound
 from intelligentscan.domain.registry import ALIAS_OF_STAGE, PREVIOUS, Stage
+from intelligentscan.domain.text import untrusted
 from intelligentscan.stores.interface import (
     ModelRecord,
     ModelSource,
@@ -20,11 +23,11 @@ from intelligentscan.stores.interface import (
     StageMoved,
     VersionRecord,
 )
+from intelligentscan.stores.mlflow_errors import none_if_missing
 from intelligentscan.stores.mlflow_models import LoggedModels
 from intelligentscan.stores.mlflow_records import page_token
-from intelligentscan.stores.mlflow_unit import Units
-
-_PROMPT_TAG = "mlflow.prompt.is_prompt"
+from intelligentscan.stores.mlflow_tracking import quoted
+from intelligentscan.stores.mlflow_unit import UnitBroken, Units
 
 
 class MlflowRegistry:
@@ -65,13 +68,8 @@ class MlflowRegistry:
 
     def get_model(self, name: str) -> ModelRecord | None:
         """Return the registered model; prompts, which share MLflow's tables, are none."""
-        try:
-            model = self._store.get_registered_model(name)
-        except MlflowException as exc:
-            if exc.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise
-        if model.tags.get(_PROMPT_TAG, "").lower() == "true":
+        model = none_if_missing(lambda: self._store.get_registered_model(name))
+        if model is None or _is_prompt(model):
             return None
         return ModelRecord(model.name, model.description or None, _aliases(model.aliases), dict(model.tags))
 
@@ -81,20 +79,39 @@ class MlflowRegistry:
             return Page((self._version(name, version),))
         model = self.get_model(name)
         aliases = model.aliases if model else {}
-        found = self._store.search_model_versions(f"name = '{name}'", limit, ["version_number DESC"], token)
+        found = self._store.search_model_versions(f"name = {quoted(name)}", limit, ["version_number DESC"], token)
         return Page(tuple(_record(v, aliases) for v in found), page_token(found.token))
+
+    def find_version(self, name: str, source: ModelSource, run_id: str) -> VersionRecord | None:
+        """Return the version that was made from this source, by us or by plain MLflow."""
+        for there in self.get_versions(name, None, 1000, None).rows:
+            if there.source in (source.uri, source.location) and there.run_id == run_id:
+                return there
+        return None
 
     def create_version(
         self, name: str, source: ModelSource, run_id: str, description: str | None, tags: dict[str, str]
     ) -> tuple[VersionRecord, bool]:
         """Return the version made from this source, and whether this call made it."""
+        if self.get_model(name) is not None:
+            return self._create_version(name, source, run_id, description, tags)
+        try:
+            return self._create_version(name, source, run_id, description, tags)
+        except (MlflowException, UnitBroken, SQLAlchemyError):
+            if self.get_model(name) is None:
+                raise
+            # Another process made the first version of this name at the same moment, which undid ours.
+            return self._create_version(name, source, run_id, description, tags)
+
+    def _create_version(
+        self, name: str, source: ModelSource, run_id: str, description: str | None, tags: dict[str, str]
+    ) -> tuple[VersionRecord, bool]:
         with self._atomic() as session:
             if self.get_model(name) is None:
-                self._store.create_registered_model(name)
+                self._create_model(name)
             self._hold(session, name)
-            for there in self.get_versions(name, None, 1000, None).rows:
-                if there.source == source.uri and there.run_id == run_id:
-                    return there, False
+            if (there := self.find_version(name, source, run_id)) is not None:
+                return there, False
             wanted = [ModelVersionTag(k, v) for k, v in tags.items()]
             # MLflow resolves `models:/m-…` through the process-wide tracking URI, which is not ours to set.
             origin = source.location if session is not None else source.uri
@@ -107,6 +124,16 @@ class MlflowRegistry:
             self._models.note_version(source, name, int(made.version))
             return self._version(name, int(made.version)), True
 
+    def in_stage(self, name: str, stage: Stage) -> int | None:
+        """Return the version that holds the stage's alias or, without one, the stage itself."""
+        alias, model = ALIAS_OF_STAGE.get(stage), self.get_model(name)
+        if alias is None or model is None:
+            return None
+        if (holder := model.aliases.get(alias)) is not None or not self.stages:
+            return holder
+        latest = self._store.get_latest_versions(name, [stage])
+        return int(latest[0].version) if latest else None
+
     def move_stage(self, move: StageMove) -> StageMoved:
         """Move stage and alias together; the outgoing Production version is archived and aliased 'previous'."""
         name, version, stage = move.name, move.version, move.stage
@@ -116,9 +143,7 @@ class MlflowRegistry:
             model = self.get_model(name)
             aliases = model.aliases if model else {}
             own = ALIAS_OF_STAGE.get(stage)
-            holder = aliases.get(own) if own else None
-            if self.stages and own:
-                holder = holder or self._in_stage(name, stage)
+            holder = self.in_stage(name, stage)
             replaced = holder if holder != version else None
             if self.stages and before.stage != stage:
                 self._store.transition_model_version_stage(name, version, stage, own is not None)
@@ -143,26 +168,32 @@ class MlflowRegistry:
         if session is not None:
             session.query(SqlRegisteredModel).filter_by(name=name).with_for_update().first()
 
+    def _create_model(self, name: str) -> None:
+        taken = none_if_missing(lambda: self._store.get_registered_model(name))
+        if taken is not None and _is_prompt(taken):
+            raise InvalidName(
+                f"The name '{untrusted(name, 80)}' is taken by a prompt of MLflow's prompt registry.",
+                next="call register_model with another name.",
+            )
+        self._store.create_registered_model(name)
+
     def _version(self, name: str, version: int) -> VersionRecord:
-        try:
-            found = self._store.get_model_version(name, version)
-        except MlflowException as exc:
-            if exc.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            if self.get_model(name) is None:
-                raise ModelNotFound(
-                    f"There is no registered model '{name}'.",
-                    next="register one with register_model, or check the name with get_model.",
-                ) from exc
+        found = none_if_missing(lambda: self._store.get_model_version(name, version))
+        model = self.get_model(name)
+        if found is None and model is None:
+            raise ModelNotFound(
+                f"There is no registered model '{name}'.",
+                next="register one with register_model, or check the name with get_model.",
+            )
+        if found is None:
             raise VersionNotFound(
                 f"The model '{name}' has no version {version}.", next=f"list its versions with get_model name='{name}'."
-            ) from exc
-        model = self.get_model(name)
+            )
         return _record(found, model.aliases if model else {})
 
-    def _in_stage(self, name: str, stage: Stage) -> int | None:
-        latest = self._store.get_latest_versions(name, [stage])
-        return int(latest[0].version) if latest else None
+
+def _is_prompt(model: Any) -> bool:
+    return has_prompt_tag(model._tags)  # its public tags hide what it is
 
 
 def _aliases(found: object) -> dict[str, int]:

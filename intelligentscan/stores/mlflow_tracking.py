@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy.exc
-from mlflow.entities import ExperimentTag, ViewType
+from mlflow.entities import ExperimentTag, Run, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
@@ -25,8 +24,8 @@ from intelligentscan.stores.interface import (
     RunRecord,
     WrittenRun,
 )
-from intelligentscan.stores.mlflow_errors import bad_filter
-from intelligentscan.stores.mlflow_records import experiment_record, page_token, run_record
+from intelligentscan.stores.mlflow_errors import bad_filter, none_if_missing
+from intelligentscan.stores.mlflow_records import experiment_record, page_token, run_reader, run_record
 from intelligentscan.stores.mlflow_write import check_arguments
 
 _ALL_EXPERIMENTS = 50_000
@@ -52,15 +51,16 @@ class MlflowTracking:
         self._store = store
         self._uri = uri
         self._write = write
+        self._read: Callable[[str], Run] = run_reader(store)
         self._before_ordering = before_ordering
         self._experiment_ids: tuple[str, ...] = ()
         self._listing = threading.Lock()
 
     def find_experiment(self, name_or_id: str) -> ExperimentRecord | None:
         """Return the experiment of this name, else of this id, deleted ones too."""
-        found = _none_if_missing(lambda: self._store.get_experiment_by_name(name_or_id))
+        found = none_if_missing(lambda: self._store.get_experiment_by_name(name_or_id))
         if found is None and name_or_id.isdecimal() and name_or_id.isascii() and int(name_or_id) < 2**63:
-            found = _none_if_missing(lambda: self._store.get_experiment(name_or_id))
+            found = none_if_missing(lambda: self._store.get_experiment(name_or_id))
         return experiment_record(found) if found is not None else None
 
     def create_experiment(self, name: str, tags: dict[str, str]) -> tuple[ExperimentRecord, bool]:
@@ -80,7 +80,7 @@ class MlflowTracking:
 
     def find_experiment_by_name(self, name: str) -> ExperimentRecord | None:
         """Return the experiment of exactly this name, a deleted one too."""
-        found = _none_if_missing(lambda: self._store.get_experiment_by_name(name))
+        found = none_if_missing(lambda: self._store.get_experiment_by_name(name))
         return experiment_record(found) if found is not None else None
 
     def search_experiments(
@@ -116,7 +116,7 @@ class MlflowTracking:
 
     def get_run(self, run_id: str) -> RunRecord | None:
         """Return the run of this full id, deleted ones too."""
-        found = _none_if_missing(lambda: self._store.get_run(run_id))
+        found = none_if_missing(lambda: self._read(run_id))
         return run_record(found) if found is not None else None
 
     def runs_by_ids(self, run_ids: Sequence[str]) -> tuple[RunRecord, ...]:
@@ -200,17 +200,6 @@ class MlflowTracking:
                         break
                 self._experiment_ids = tuple(ids)
             return self._experiment_ids
-
-
-def _none_if_missing(get: Callable[[], Any]) -> Any:
-    try:
-        return get()
-    except MlflowException as exc:
-        # An id larger than the database's integers is an error of the database, and nobody has it.
-        too_large = isinstance(exc.__cause__, OverflowError | sqlalchemy.exc.DataError)
-        if exc.error_code == "RESOURCE_DOES_NOT_EXIST" or too_large:
-            return None
-        raise
 
 
 def _search_error(exc: MlflowException) -> Exception:

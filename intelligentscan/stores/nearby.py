@@ -55,7 +55,9 @@ def _sqlite_runs(path: Path) -> int:
     try:
         if not path.is_file():
             return 0
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=1)) as connection:
+        # Reading a file in WAL mode leaves files beside it, unless it is said that nobody writes to it.
+        mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
+        with closing(sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True, timeout=1)) as connection:
             return int(connection.execute("SELECT count(*) FROM runs").fetchone()[0])
     except (sqlite3.Error, OSError):
         return 0
