@@ -230,5 +230,15 @@ def _event_loop() -> BlockingPortal:
     with _starting:
         if _portal is None:
             _portal = _stack.enter_context(start_blocking_portal())
-            atexit.register(_stack.close)
+            atexit.register(lambda: _stack.close())
     return _portal
+
+
+def _start_anew() -> None:
+    """Forget the parent's event loop, whose thread did not come along into this forked process."""
+    global _portal, _stack, _starting
+    _portal, _stack, _starting = None, ExitStack(), threading.Lock()
+    _services.cache_clear()
+
+
+os.register_at_fork(after_in_child=_start_anew)

@@ -55,7 +55,7 @@ def run_reader(store: Any) -> Callable[[str], Run]:
     def read(run_id: str) -> Run:
         with store.ManagedSessionMaker() as session:
             entity: Run = store._get_run(session, run_id, eager=True).to_mlflow_entity()
-            return Run(entity.info, entity.data, outputs=RunOutputs(store._get_model_outputs(run_id, session)))
+            return Run(entity.info, entity.data, run_outputs=RunOutputs(store._get_model_outputs(run_id, session)))
 
     return read
 

@@ -110,6 +110,18 @@ def give_engines(uri: str) -> None:
                 store._engine_map[uri] = _quickened(create_sqlalchemy_engine(uri))
 
 
+def _leave_to_parent() -> None:
+    """Give every engine new connections after a fork: those of the parent cannot be shared, nor closed here."""
+    for store in (SqlAlchemyStore, RegistryStore):
+        for engine in store._engine_map.values():
+            _of_parent.append(engine.pool)
+            engine.dispose(close=False)
+
+
+_of_parent: list[Pool] = []
+os.register_at_fork(after_in_child=_leave_to_parent)
+
+
 def _check(path: Path) -> None:
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=20)) as connection:
