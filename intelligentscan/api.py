@@ -237,8 +237,10 @@ def _event_loop() -> BlockingPortal:
 def _start_anew() -> None:
     """Forget the parent's event loop, whose thread did not come along into this forked process."""
     global _portal, _stack, _starting
+    _of_parent.append(_stack)  # if it went away, it would wait for that thread
     _portal, _stack, _starting = None, ExitStack(), threading.Lock()
     _services.cache_clear()
 
 
+_of_parent: list[ExitStack] = []
 os.register_at_fork(after_in_child=_start_anew)

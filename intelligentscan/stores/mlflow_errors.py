@@ -60,6 +60,13 @@ def translated() -> Iterator[None]:
         ) from exc
 
 
+def is_unavailable(exc: Exception) -> bool:
+    """Tell whether the store did not answer, rather than refused."""
+    if isinstance(exc, MlflowException):
+        return isinstance(from_mlflow(exc), StoreUnavailable)
+    return isinstance(exc, requests.exceptions.RequestException | ConnectionError | TimeoutError)
+
+
 def broken_file(text: str) -> StoreBroken | None:
     """Return the error for what SQLite says of a file that cannot be used; None if it says something else."""
     said = text.lower()

@@ -9,6 +9,9 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from intelligentscan.domain.run import RunStatus
 from intelligentscan.stores.interface import ExperimentRecord, RunRecord
 
+CLAIM_PARAM = "intelligentscan.claim"
+"""On servers without transactions: the run whose writer won an idempotency key. Not a param of the run."""
+
 
 def experiment_record(entity: Experiment) -> ExperimentRecord:
     """Return MLflow's experiment as a record."""
@@ -35,7 +38,7 @@ def run_record(entity: Run) -> RunRecord:
         artifact_uri=info.artifact_uri,
         start_time=info.start_time,
         end_time=info.end_time,
-        params=dict(entity.data.params),
+        params={k: v for k, v in entity.data.params.items() if k != CLAIM_PARAM},
         metrics=dict(entity.data.metrics),
         tags=dict(entity.data.tags),
         model_ids=tuple(output.model_id for output in outputs),

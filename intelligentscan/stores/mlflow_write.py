@@ -2,7 +2,7 @@
 
 The idempotency key is a tag of the run. On SQL stores a partial unique index on it lets one of any
 number of writers win, in whatever process; the others leave nothing and read the winner. Elsewhere
-a writer looks again after creating, and the earliest run wins.
+a writer looks again after creating, and one of those who meet claims the runs of all.
 """
 
 import logging
@@ -15,6 +15,7 @@ from typing import Any
 
 import sqlalchemy.exc
 from mlflow.entities import Metric, Param, RunStatus, RunTag, ViewType
+from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.tracking.dbmodels.models import SqlMetric, SqlRun, SqlTag
 from mlflow.utils.file_utils import local_file_uri_to_path
@@ -23,7 +24,13 @@ from sqlalchemy import Select, select
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
-from intelligentscan.domain.errors import IdempotencyConflict, InvalidArgument, RunNotFinished, RunNotFound
+from intelligentscan.domain.errors import (
+    IdempotencyConflict,
+    InvalidArgument,
+    RunNotFinished,
+    RunNotFound,
+    StoreUnavailable,
+)
 from intelligentscan.stores.interface import (
     ARGUMENTS_TAG,
     IDEMPOTENCY_TAG,
@@ -32,7 +39,8 @@ from intelligentscan.stores.interface import (
     RunRecord,
     WrittenRun,
 )
-from intelligentscan.stores.mlflow_records import run_record
+from intelligentscan.stores.mlflow_errors import is_unavailable
+from intelligentscan.stores.mlflow_records import CLAIM_PARAM, run_record
 from intelligentscan.stores.mlflow_sqlite import PlannerStatistics
 from intelligentscan.stores.mlflow_unit import UnitBroken, Units
 
@@ -148,19 +156,18 @@ class StepWriter:
     def write(self, draft: RunDraft) -> WrittenRun:
         """Write the draft; a repeated key completes or returns the run that it was used for before."""
         key = draft.idempotency
-        if key is not None and (known := self._winner(draft, key)) is not None:
-            return WrittenRun(self._completed(known, draft), created=False)
+        if key is not None and self._marked(draft, key):
+            return WrittenRun(self._settled(draft, key), created=False)
         run = self.begin(draft)
         try:
-            if key is not None and draft.run_id is None:
-                winner = self._winner(draft, key)
-                if winner is not None and winner.run_id != run.run_id:
-                    self._discard(run.run_id)
-                    return WrittenRun(self._awaited(winner), created=False)
+            if key is not None and draft.run_id is None and not self._claimed(run, draft, key):
+                self._discard(run.run_id)
+                return WrittenRun(self._settled(draft, key), created=False)
             self.fill(run, draft)
             self.end(run, draft)
-        except Exception:
-            if draft.run_id is None and key is None:
+        except Exception as exc:
+            # With a key, a run that the server stopped answering for is completed by the repeated call.
+            if draft.run_id is None and (key is None or not is_unavailable(exc)):
                 self._discard(run.run_id)
             raise
         return WrittenRun(run_record(self._store.get_run(run.run_id)), created=draft.run_id is None)
@@ -216,41 +223,54 @@ class StepWriter:
         ended = None if draft.status in ("RUNNING", "SCHEDULED") else draft.time
         self._store.update_run_info(run.run_id, RunStatus.from_string(draft.status), ended, None)
 
-    def _winner(self, draft: RunDraft, key: Idempotency) -> RunRecord | None:
+    def _marked(self, draft: RunDraft, key: Idempotency) -> list[RunRecord]:
+        """Return the runs that carry the key, in an order that all writers share."""
         tag, value = _marker(key, draft)
         found = self._store.search_runs(
             [draft.experiment_id], f"tags.`{tag}` = '{value}'", ViewType.ACTIVE_ONLY, 50, ["attributes.start_time ASC"]
         )
         runs = sorted((run_record(r) for r in found), key=lambda r: (r.start_time or 0, r.run_id))
-        if draft.run_id is not None:
-            runs = [r for r in runs if r.run_id == draft.run_id]
-        if not runs:
-            return None
-        check_arguments(runs[0], ARGUMENTS_TAG if draft.run_id is None else tag, key)
-        return runs[0]
+        return runs if draft.run_id is None else [r for r in runs if r.run_id == draft.run_id]
 
-    def _completed(self, known: RunRecord, draft: RunDraft) -> RunRecord:
-        """Send the payload again to a run that an earlier attempt left unfinished."""
-        if draft.run_id is not None or known.status == draft.status:
-            return known
-        known = self._awaited(known)
-        if known.status != "RUNNING" or draft.status is None:
+    def _claimed(self, run: RunRecord, draft: RunDraft, key: Idempotency) -> bool:
+        """Claim every run that carries the key, our own too; tell whether nobody else has claimed one.
+
+        A param is the one thing that a server lets one writer set. Of two writers at least one sees the
+        other's run, so only one of them gets all the claims that it needs; and because all claim in the
+        same order, one of them does.
+        """
+        rivals = self._marked(draft, key)
+        if all(rival.run_id != run.run_id for rival in rivals):
+            rivals.append(run)
+        for rival in rivals:
+            try:
+                self._store.log_param(rival.run_id, Param(CLAIM_PARAM, run.run_id))
+            except MlflowException:
+                if not run_record(self._store.get_run(rival.run_id)).deleted:
+                    return False
+        return True
+
+    def _settled(self, draft: RunDraft, key: Idempotency) -> RunRecord:
+        """Return the run that the key belongs to, as soon as its writer has ended it; complete it for a dead one."""
+        patience = time.monotonic() + _WINNER_PATIENCE_S
+        while True:
+            runs = self._marked(draft, key)
+            ended = [r for r in runs if r.status != "RUNNING"] if draft.run_id is None else runs
+            if ended or time.monotonic() > patience or (draft.status == "RUNNING" and len(runs) == 1):
+                break
+            time.sleep(0.2)
+        if not runs:
+            raise StoreUnavailable("The run of this idempotency_key was given up.", next="repeat the call.")
+        known = (ended or runs)[0]
+        check_arguments(known, ARGUMENTS_TAG if draft.run_id is None else _marker(key, draft)[0], key)
+        if ended:
             return known
         self.fill(known, _timed_as(known, draft))
         self.end(known, draft)
         return run_record(self._store.get_run(known.run_id))
 
-    def _awaited(self, run: RunRecord) -> RunRecord:
-        """Give the writer of a run some seconds to finish it."""
-        patience = time.monotonic() + _WINNER_PATIENCE_S
-        while run.status == "RUNNING" and time.monotonic() < patience:
-            time.sleep(0.2)
-            run = run_record(self._store.get_run(run.run_id))
-        return run
-
     def _discard(self, run_id: str) -> None:
         with suppress(Exception):  # the error that led here matters more
-            self._store.update_run_info(run_id, RunStatus.KILLED, int(time.time() * 1000), None)
             self._store.delete_run(run_id)
 
 
