@@ -15,6 +15,7 @@ from mlflow.utils.uri import append_to_uri_path, is_local_uri
 from intelligentscan._digest import sha256_file
 from intelligentscan.domain.errors import NoModel, TooLarge
 from intelligentscan.stores.interface import ModelSource, PyfuncModel, RunRecord
+from intelligentscan.stores.mlflow_errors import is_unavailable
 from intelligentscan.stores.mlflow_records import run_record
 
 MAX_MODEL_FILES = 20_000
@@ -34,7 +35,8 @@ class LoggedModels:
         """Return the models that the run has logged, the newest first."""
         try:
             page = self._store.search_logged_models([run.experiment_id], f"source_run_id = '{run.run_id}'")
-        except (MlflowException, NotImplementedError):  # servers before 3.0 know no logged models
+        except (MlflowException, NotImplementedError) as exc:  # servers before 3.0 know no logged models
+            _unless_unavailable(exc)
             page = []
         ready = [m for m in page if m.status == LoggedModelStatus.READY]
         found = tuple(
@@ -62,7 +64,8 @@ class LoggedModels:
         if uri.startswith("models:/m-"):
             try:
                 model = self._store.get_logged_model(uri.removeprefix("models:/"))
-            except MlflowException:
+            except MlflowException as exc:
+                _unless_unavailable(exc)
                 return None
             if model.status != LoggedModelStatus.READY:
                 raise NoModel(
@@ -73,7 +76,8 @@ class LoggedModels:
         run_id, _, path = uri.removeprefix("runs:/").partition("/")
         try:
             run = run_record(self._store.get_run(run_id))
-        except MlflowException:
+        except MlflowException as exc:
+            _unless_unavailable(exc)
             return None
         named = [m for m in self.of_run(run) if m.name == path]
         return (named[0], run.run_id) if named else None
@@ -83,7 +87,8 @@ class LoggedModels:
         try:
             newest = [{"field_name": "creation_timestamp", "ascending": False}]
             page = self._store.search_logged_models([experiment_id], max_results=50, order_by=newest)
-        except (MlflowException, NotImplementedError):
+        except (MlflowException, NotImplementedError) as exc:
+            _unless_unavailable(exc)
             return ()
         runs = (m.source_run_id for m in page if m.source_run_id and m.status == LoggedModelStatus.READY)
         return tuple(dict.fromkeys(runs))[:limit]
@@ -144,6 +149,12 @@ class LoggedModels:
             return _manifest(Path(repository.download_artifacts("", str(private))))
         finally:
             shutil.rmtree(private, ignore_errors=True)
+
+
+def _unless_unavailable(exc: Exception) -> None:
+    """Raise again what says nothing about the model, because the store did not answer."""
+    if is_unavailable(exc):
+        raise exc
 
 
 def _manifest(folder: Path) -> list[dict[str, object]]:

@@ -30,6 +30,7 @@ from intelligentscan.domain.errors import (
     RunNotFinished,
     RunNotFound,
     StoreUnavailable,
+    ValueConflict,
 )
 from intelligentscan.stores.interface import (
     ARGUMENTS_TAG,
@@ -182,6 +183,12 @@ class StepWriter:
                 raise RunNotFinished(
                     f"The run belongs to experiment {run.experiment_id}, not to {draft.experiment_id}.",
                     next=f"call again with experiment='{run.experiment_id}'.",
+                )
+            if changed := sorted(k for k, v in draft.params.items() if run.params.get(k, v) != v):
+                raise ValueConflict(
+                    f"The param '{changed[0]}' of this run has another value already; params do not change.",
+                    next="log it under another key, or start a new run.",
+                    details={"params": changed[:20]},
                 )
             return run
         tags = dict(draft.tags)
