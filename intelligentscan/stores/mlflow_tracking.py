@@ -136,7 +136,7 @@ class MlflowTracking:
         self, experiment_id: str, filter: str, order_by: Sequence[str], limit: int, token: str | None
     ) -> Page[RunRecord]:
         """Return a page of the experiment's runs."""
-        if order_by and self._before_ordering:
+        if self._before_ordering and any("metric" in o or "param" in o or "tag" in o for o in (*order_by, filter)):
             self._before_ordering()
         return self._search((experiment_id,), filter, order_by, limit, token)
 
