@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from intelligentscan.cli.runner import reported
+from intelligentscan.cli.terminal import Json
 
 
 def mcp(context: typer.Context) -> None:
@@ -26,8 +27,9 @@ def demo(
         Path | None, typer.Option(help="Folder for the demo's store, instead of INTELLIGENTSCAN_HOME.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", metavar="", help="Only the five main tools.")] = False,
+    json: Json = False,
 ) -> None:
     """Watch a whole conversation: scan, compare, register, promote."""
     from intelligentscan.server.demo import run_demo  # it brings the SDK's client, for this one command
 
-    raise typer.Exit(run_demo(home, quick))
+    raise typer.Exit(run_demo(home, quick, as_json=json))

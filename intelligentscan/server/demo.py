@@ -46,18 +46,19 @@ class StepFailed(Exception):
     """A step of the demo did not hold."""
 
 
-def run_demo(home: Path | None, quick: bool) -> int:
+def run_demo(home: Path | None, quick: bool, as_json: bool = False) -> int:
     """Run the demo on the embedded store and return the exit code: 0 if every step held.
 
     Args:
         home: folder of the store; INTELLIGENTSCAN_HOME if None.
         quick: only the five named tools.
+        as_json: print one JSON document at the end instead of the conversation.
     """
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):  # the demo belongs into the embedded store
         os.environ.pop(name, None)
     if home is not None:
         os.environ[HOME] = str(home.expanduser().absolute())
-    demo = Demo(Settings.load(), Console())
+    demo = Demo(Settings.load(), Console(quiet=as_json))
     failed: list[BaseException] = []
     try:
         anyio.run(demo.quick if quick else demo.full)
@@ -65,7 +66,10 @@ def run_demo(home: Path | None, quick: bool) -> int:
         failed += _leaves(group)
     for failure in failed:
         demo.console.print(f"\n[bold red]The demo stopped:[/] {escape(str(failure))}")
-    if not failed:
+    if as_json:
+        problems = [str(failure) for failure in failed]
+        print(json.dumps({"ok": not failed, "steps": demo.steps, "problems": problems}, ensure_ascii=False))  # noqa: T201
+    elif not failed:
         demo.farewell()
     return 1 if failed else 0
 
@@ -78,7 +82,7 @@ class Demo:
         self._settings = settings
         self._examples = _examples()
         self._began = time.monotonic()
-        self._steps = 0
+        self.steps: list[dict[str, str]] = []
         self._client: Client
 
     async def quick(self) -> None:
@@ -127,7 +131,7 @@ class Demo:
     def farewell(self) -> None:
         """Say what was done and where to look."""
         seconds = time.monotonic() - self._began
-        self.console.print(f"\n[bold green]Every one of {self._steps} steps held[/] ({seconds:.0f} s).")
+        self.console.print(f"\n[bold green]Every one of {len(self.steps)} steps held[/] ({seconds:.0f} s).")
         where = f"INTELLIGENTSCAN_HOME={shlex.quote(str(self._settings.home))} " if os.environ.get(HOME) else ""
         self.console.print(f"Look at it in MLflow's own UI:  [bold]{escape(where)}intelligentscan ui[/]")
 
@@ -306,7 +310,7 @@ class Demo:
         self.console.print(line, no_wrap=True, overflow="ellipsis")
 
     def _step(self, what: str, answer: str) -> None:
-        self._steps += 1
+        self.steps.append({"step": what, "answer": answer})
         self.console.print(f"  [green]✓[/] {escape(answer)}")
 
     def _say(self, text: str) -> None:
@@ -315,7 +319,7 @@ class Demo:
     def _hold(self, held: bool, what: str) -> None:
         if not held:
             raise StepFailed(f"expected that {what}")
-        self._steps += 1
+        self.steps.append({"step": "check", "answer": what})
         self.console.print(f"  [green]✓[/] {escape(what)}")
 
 

@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--toolsets", type=_names, metavar="a,b", help=f"only these of: {', '.join(BUILT_IN)}")
     parser.add_argument("--exclude-tools", type=_names, default=(), metavar="x,y", help="leave these tools out")
+    parser.add_argument("--json", action="store_true", help="as everywhere; here the protocol is JSON anyway")
     parser.add_argument("--read-only", action="store_true", help="leave out every tool that writes")
     return parser
 
