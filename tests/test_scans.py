@@ -103,7 +103,7 @@ async def test_a_scan_logs_everything_that_the_interface_promises(
 async def test_the_answer_names_the_worst_findings_and_links_the_report(services: Services, repo: Path) -> None:
     scan = await services.scans.scan(str(repo))
 
-    assert [f.severity for f in scan.top_findings][0] == "critical"
+    assert scan.top_findings[0].severity == "critical"
     assert scan.top_findings[0].location.startswith("weak.py:")
     text = await services.runs.artifact_text(scan.run_id, "report/report.md")
     assert scan.report == f"intelligentscan://runs/{scan.run_id}/report"

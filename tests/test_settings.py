@@ -90,7 +90,7 @@ def test_a_wrong_setting_is_named(own_home: Path, text: str, named: str) -> None
 
 def test_config_toml_of_bytes_that_are_no_text_is_named(own_home: Path) -> None:
     (own_home / "config.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InvalidArgument, match="config.toml"):
+    with pytest.raises(InvalidArgument, match=r"config\.toml"):
         Settings.load()
 
 
