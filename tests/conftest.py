@@ -1,4 +1,4 @@
-"""Builders that the tests share: homes, services, runs and models made by plain MLflow, and a look at what is stored."""
+"""Builders that the tests share: homes, services, runs and models made by plain MLflow, a look at what is stored."""
 
 import hashlib
 import os

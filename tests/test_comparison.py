@@ -168,7 +168,8 @@ async def test_a_value_that_is_no_number_is_never_best_nor_shown(
     assert whole.metrics == {}
     assert "accuracy" in whole.notes[0]
     assert whole.metric_history == {"accuracy": []}
-    assert (await services.runs.search("exp", filter=f"attributes.run_id = '{plain.info.run_id}'")).runs[0].metrics == {}
+    found = await services.runs.search("exp", filter=f"attributes.run_id = '{plain.info.run_id}'")
+    assert found.runs[0].metrics == {}
 
 
 async def test_hostile_names_stay_in_their_cells(services: Services, client: "MlflowClient", five: list[str]) -> None:
@@ -186,7 +187,8 @@ async def test_a_hundred_runs_make_one_bounded_table(services: Services) -> None
     await services.experiments.create("many")
     metrics = {f"metric_{i}": float(i) for i in range(20)}
     for n in range(100):
-        await services.runs.log("many", run_name=f"a rather long name {n}", metrics={k: v + n for k, v in metrics.items()})
+        more = {k: v + n for k, v in metrics.items()}
+        await services.runs.log("many", run_name=f"a rather long name {n}", metrics=more)
     found = await services.comparisons.compare(experiment="many", top_k=100)
     assert len(found.runs) == 100
     assert len(found.summary) <= 2_000

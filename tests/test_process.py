@@ -32,7 +32,7 @@ def alive(mark: str) -> list[str]:
 
 async def until(condition, seconds: float = 10) -> bool:
     with anyio.move_on_after(seconds):
-        while not condition():  # noqa: ASYNC110  (the process table has no event)
+        while not condition():
             await anyio.sleep(0.02)
         return True
     return False

@@ -81,7 +81,8 @@ async def test_a_run_with_a_model_is_registered_with_the_digest_of_its_files(
         for p in folder.rglob("*")
         if p.is_file()
     ]
-    assert made.manifest_digest == hashlib.sha256(rfc8785.dumps(sorted(files, key=lambda f: str(f["path"])))).hexdigest()
+    manifest = rfc8785.dumps(sorted(files, key=lambda f: str(f["path"])))
+    assert made.manifest_digest == hashlib.sha256(manifest).hexdigest()
     assert json.loads(model.tags["mlflow.modelVersions"])[-1] == {"name": name, "version": 1}
 
 
@@ -520,8 +521,9 @@ def test_promotions_of_two_versions_at_once_end_in_one_consistent_state(trained:
     def promote(version: int) -> None:
         services = trained.services
         ready.wait()
-        for _ in range(5):
-            decisions.append(asyncio.run(services.registry.promote(name, version, "Production", reason="r")))
+        decisions.extend(
+            asyncio.run(services.registry.promote(name, version, "Production", reason="r")) for _ in range(5)
+        )
 
     threads = [threading.Thread(target=promote, args=(version,)) for version in (1, 2, 1, 2)]
     for thread in threads:
@@ -554,13 +556,12 @@ async def test_plain_mlflow_loads_what_was_promoted_by_stage_by_alias_and_by_num
     await services.registry.promote(name, 2, "Production", reason="r")
     await services.registry.promote(name, 3, "Staging")
     uris = ("/Production", "@champion", "@previous", "/Staging", "@challenger", "/1", "/3")
-    ended = await asyncio.to_thread(
-        run_plain, LOAD, name, *uris, env=exports(trained.settings), cwd=tmp_path
-    )
+    ended = await asyncio.to_thread(run_plain, LOAD, name, *uris, env=exports(trained.settings), cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     loaded = {uri: strength for uri, (strength, predicted) in json.loads(ended.stdout).items() if predicted == [0, 1]}
     assert loaded == {
-        "/Production": 3.0, "@champion": 3.0, "@previous": 1.0, "/Staging": 1.0, "@challenger": 1.0, "/1": 1.0, "/3": 1.0,
+        "/Production": 3.0, "@champion": 3.0, "@previous": 1.0, "/Staging": 1.0, "@challenger": 1.0,
+        "/1": 1.0, "/3": 1.0,
     }  # fmt: skip
 
 

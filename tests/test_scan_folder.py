@@ -203,7 +203,7 @@ async def test_a_cancelled_scan_leaves_no_child_and_no_file(root, temporary):
     async with anyio.create_task_group() as group:
         group.start_soon(scan_folder, root, DEFAULT)
         with anyio.fail_after(30):
-            while not any("bandit" in line and "--tests" in line for line in engine_children()):  # noqa: ASYNC110
+            while not any("bandit" in line and "--tests" in line for line in engine_children()):
                 await anyio.sleep(0.02)
         group.cancel_scope.cancel()
 

@@ -82,7 +82,7 @@ def started(*command: str, home: Path, cwd: Path) -> Iterator[subprocess.Popen[s
 
 def experiments_at(url: str, process: subprocess.Popen[str]) -> dict[str, str]:
     """Return names and artifact folders of the experiments that a UI shows, as soon as it answers."""
-    request = urllib.request.Request(  # noqa: S310  a loopback address of this test
+    request = urllib.request.Request(
         f"{url}/api/2.0/mlflow/experiments/search",
         data=json.dumps({"max_results": 10}).encode(),
         headers={"Content-Type": "application/json"},
@@ -90,7 +90,7 @@ def experiments_at(url: str, process: subprocess.Popen[str]) -> dict[str, str]:
     patience = time.monotonic() + 90
     while time.monotonic() < patience and process.poll() is None:
         try:
-            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=5) as answer:
                 shown: list[dict[str, Any]] = json.load(answer)["experiments"]
                 return {e["name"]: e["artifact_location"] for e in shown}
         except (urllib.error.URLError, OSError):

@@ -423,9 +423,9 @@ def explained(home: Path, statements: list[str], experiment: str) -> list[Any]:
 def test_statistics_are_not_made_again_without_need(stores: MlflowStores, home: Path, experiment: str) -> None:
     for number in range(60):
         write(stores, RunDraft(experiment, "tester", number, status="FINISHED"))
-    stores.tracking.search_runs(experiment, "", ["attributes.start_time DESC"], 5, None)
+    stores.tracking.search_runs(experiment, "", ["metrics.m DESC"], 5, None)
     assert planned_runs(home) == 60
     with closing(sqlite3.connect(home / "mlflow.db")) as connection, connection:
         connection.execute("UPDATE sqlite_stat1 SET stat = '59 59' WHERE tbl = 'runs'")
-    stores.tracking.search_runs(experiment, "", ["attributes.start_time DESC"], 5, None)
+    stores.tracking.search_runs(experiment, "", ["metrics.m DESC"], 5, None)
     assert planned_runs(home) == 59

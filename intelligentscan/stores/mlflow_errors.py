@@ -25,6 +25,9 @@ from intelligentscan.stores.mlflow_unit import UnitBroken
 
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/]*@")
 _UNAVAILABLE = ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED")
+_WRAPPED = ("INTERNAL_ERROR", "BAD_REQUEST", "TEMPORARILY_UNAVAILABLE")
+"""Codes under which MLflow's stores pass on what the database said."""
+
 _CHECK = "call again; if it persists, check MLFLOW_TRACKING_URI with 'intelligentscan doctor'."
 
 
@@ -35,22 +38,13 @@ def translated() -> Iterator[None]:
         yield
     except IntelligentScanError:
         raise
-    except UnitBroken as exc:
-        raise StoreError(
-            f"The tracking database refused the write, nothing was kept: {_refusal(exc)}", next=_CHECK
-        ) from exc
     except MlflowException as exc:
         raise from_mlflow(exc) from exc
-    except sqlalchemy.exc.DatabaseError as exc:
-        if (broken := broken_file(str(exc.orig))) is not None:
-            raise broken from exc
-        if isinstance(exc, sqlalchemy.exc.OperationalError):
-            raise StoreUnavailable(f"The tracking database did not answer: {_first_line(exc)}", next=_CHECK) from exc
-        raise StoreError(f"The tracking database refused: {_first_line(exc)}", next=_CHECK) from exc
     except sqlalchemy.exc.TimeoutError as exc:
         raise StoreUnavailable(f"The tracking database did not answer: {_first_line(exc)}", next=_CHECK) from exc
-    except sqlalchemy.exc.SQLAlchemyError as exc:
-        raise StoreError(f"The tracking database refused: {_first_line(exc)}", next=_CHECK) from exc
+    except (UnitBroken, sqlalchemy.exc.SQLAlchemyError) as exc:
+        refused = StoreError(f"The tracking database refused: {_first_line(exc)}", next=_CHECK)
+        raise _of_database(exc) or refused from exc
     except (requests.exceptions.RequestException, ConnectionError, TimeoutError) as exc:
         raise StoreUnavailable(f"The tracking server did not answer: {_first_line(exc)}", next=_CHECK) from exc
     except OSError as exc:
@@ -67,32 +61,12 @@ def is_unavailable(exc: Exception) -> bool:
     return isinstance(exc, requests.exceptions.RequestException | ConnectionError | TimeoutError)
 
 
-def broken_file(text: str) -> StoreBroken | None:
-    """Return the error for what SQLite says of a file that cannot be used; None if it says something else."""
-    said = text.lower()
-    if "readonly database" in said or "unable to open database" in said:
-        return StoreBroken(
-            "The store's file may not be written by this user.",
-            next="give this user the file and its folder, or set MLFLOW_TRACKING_URI to another store.",
-        )
-    if "malformed" in said or "not a database" in said:
-        return StoreBroken(
-            "The store's file is damaged.", next="restore it, or set MLFLOW_TRACKING_URI to another store."
-        )
-    if "disk is full" in said or "disk i/o error" in said:
-        return StoreBroken(
-            "The disk of the store is full or failing.",
-            next="free some space and call again, or set MLFLOW_TRACKING_URI to another store.",
-        )
-    return None
-
-
 def from_mlflow(exc: MlflowException) -> IntelligentScanError:
     """Return our error for one of MLflow's."""
     text = _first_line(exc)
     code = str(exc.error_code)
-    if isinstance(exc.__cause__, sqlalchemy.exc.DatabaseError) and (broken := broken_file(str(exc.__cause__.orig))):
-        return broken
+    if code in _WRAPPED and (found := _of_database(exc)) is not None:
+        return found
     if code in _UNAVAILABLE or "API request to" in str(exc) or "Max retries exceeded" in str(exc):
         return StoreUnavailable(f"The tracking store did not answer: {text}", next=_CHECK)
     if code == "INTERNAL_ERROR" and "out-of-date database schema" in str(exc):
@@ -137,12 +111,39 @@ def bad_filter(exc: MlflowException) -> InvalidFilter:
     )
 
 
-def _refusal(exc: BaseException) -> str:
-    """Return what the database said that made a store method roll back."""
+def _of_database(exc: BaseException) -> StoreError | None:
+    """Return the error for what the database said, if that is behind an exception."""
     reason: BaseException | None = exc
     while reason is not None and not isinstance(reason, sqlalchemy.exc.DBAPIError):
         reason = reason.__cause__ or reason.__context__
-    return untrusted(str(reason.orig), 300) if isinstance(reason, sqlalchemy.exc.DBAPIError) else "it was rolled back"
+    if not isinstance(reason, sqlalchemy.exc.DBAPIError) or not isinstance(reason.orig, Exception):
+        return None
+    said = _first_line(reason.orig)
+    if (broken := _broken_file(said)) is not None:
+        return broken
+    if isinstance(reason, sqlalchemy.exc.OperationalError):
+        return StoreUnavailable(f"The tracking database did not answer: {said}", next=_CHECK)
+    return StoreError(f"The tracking database refused, and nothing was kept: {said}", next=_CHECK)
+
+
+def _broken_file(text: str) -> StoreBroken | None:
+    """Return the error for what SQLite says of a file that cannot be used; None if it says something else."""
+    said = text.lower()
+    if "readonly database" in said or "unable to open database" in said:
+        return StoreBroken(
+            "The store's file may not be written by this user.",
+            next="give this user the file and its folder, or set MLFLOW_TRACKING_URI to another store.",
+        )
+    if "malformed" in said or "not a database" in said:
+        return StoreBroken(
+            "The store's file is damaged.", next="restore it, or set MLFLOW_TRACKING_URI to another store."
+        )
+    if "disk is full" in said or "disk i/o error" in said:
+        return StoreBroken(
+            "The disk of the store is full or failing.",
+            next="free some space and call again, or set MLFLOW_TRACKING_URI to another store.",
+        )
+    return None
 
 
 def _first_line(exc: Exception) -> str:

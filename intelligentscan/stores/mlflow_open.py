@@ -9,6 +9,8 @@ from mlflow.tracking._model_registry import utils as registry_utils
 from mlflow.tracking._tracking_service import utils as tracking_utils
 from mlflow.utils.uri import is_databricks_unity_catalog_uri
 
+from intelligentscan.domain.errors import StoreError
+from intelligentscan.domain.text import untrusted
 from intelligentscan.settings import Settings, artifact_uri, sqlite_path, sqlite_uri
 from intelligentscan.stores.interface import Stores
 from intelligentscan.stores.mlflow_errors import translated
@@ -44,7 +46,13 @@ def open_stores(settings: Settings) -> MlflowStores:
         StoreUnavailable: the database cannot be reached.
     """
     with translated():
-        return _open(settings)
+        try:
+            return _open(settings)
+        except (ValueError, ImportError) as exc:
+            raise StoreError(
+                f"The tracking store cannot be opened: {untrusted(str(exc), 200)}.",
+                next="correct MLFLOW_TRACKING_URI, or install the driver of its database.",
+            ) from exc
 
 
 def _open(settings: Settings) -> MlflowStores:

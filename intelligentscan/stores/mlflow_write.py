@@ -244,7 +244,8 @@ class StepWriter:
 
         A param is the one thing that a server lets one writer set. Of two writers at least one sees the
         other's run, so only one of them gets all the claims that it needs; and because all claim in the
-        same order, one of them does.
+        same order, one of them does. It removes the others, which may have no writer: a request whose
+        answer was lost is sent again by MLflow's client.
         """
         rivals = self._marked(draft, key)
         if all(rival.run_id != run.run_id for rival in rivals):
@@ -253,8 +254,12 @@ class StepWriter:
             try:
                 self._store.log_param(rival.run_id, Param(CLAIM_PARAM, run.run_id))
             except MlflowException:
-                if not run_record(self._store.get_run(rival.run_id)).deleted:
+                gone = run_record(self._store.get_run(rival.run_id)).deleted
+                if rival.run_id == run.run_id or not gone:
                     return False
+        for rival in rivals:
+            if rival.run_id != run.run_id:
+                self._discard(rival.run_id)
         return True
 
     def _settled(self, draft: RunDraft, key: Idempotency) -> RunRecord:
