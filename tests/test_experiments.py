@@ -103,8 +103,10 @@ async def test_a_deleted_experiment_is_named_deleted_in_every_call(
 
 @pytest.mark.parametrize(
     "name",
-    ["", "   ", " x", "x ", "a\nb", "a\x00b", "a\x1bb"]
-    + ["zero\u200bwidth", "bidi\u202ereversed", "tag\U000e0041", FIVE_MB, "x" * 251],
+    [
+        *("", "   ", " x", "x ", "a\nb", "a\x00b", "a\x1bb"),
+        *("zero\u200bwidth", "bidi\u202ereversed", "tag\U000e0041", FIVE_MB, "x" * 251),
+    ],
 )
 async def test_a_name_that_cannot_be_read_is_refused_without_a_trace(
     services: Services, look: Callable[[], Look], name: str
