@@ -165,7 +165,7 @@ def run_plain(
 ) -> subprocess.CompletedProcess[str]:
     """Run a script in a new interpreter; in an empty environment but for `env`."""
     return subprocess.run(
-        [sys.executable, "-c", script, *arguments],
+        [sys.executable, "-P", "-c", script, *arguments],
         env=env or {},
         cwd=cwd,
         capture_output=True,

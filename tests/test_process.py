@@ -71,7 +71,7 @@ async def test_a_deadline_kills_the_child_and_its_children(tmp_path):
 
     assert result.timed_out
     assert result.exit_code == -signal.SIGKILL
-    assert alive(mark) == []
+    assert await until(lambda: not alive(mark))  # the kernel takes its time on a busy machine
 
 
 async def test_a_cancellation_kills_the_child_and_its_children(tmp_path):
@@ -82,7 +82,7 @@ async def test_a_cancellation_kills_the_child_and_its_children(tmp_path):
         assert await until(lambda: len(alive(mark)) >= 2)
         group.cancel_scope.cancel()
 
-    assert alive(mark) == []
+    assert await until(lambda: not alive(mark))  # the kernel takes its time on a busy machine
 
 
 async def test_a_failure_elsewhere_kills_the_child_and_its_children(tmp_path):
@@ -100,7 +100,7 @@ async def test_a_failure_elsewhere_kills_the_child_and_its_children(tmp_path):
     with pytest.raises(ExceptionGroup):
         await both()
 
-    assert alive(mark) == []
+    assert await until(lambda: not alive(mark))  # the kernel takes its time on a busy machine
 
 
 async def test_a_grandchild_that_keeps_the_pipes_open_ends_with_the_child(tmp_path):

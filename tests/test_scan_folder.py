@@ -194,7 +194,12 @@ def engine_children() -> list[str]:
     mine = {os.getpid()}
     for _ in range(5):
         mine |= {pid for pid, parent in parents.items() if parent in mine}
-    return [lines[pid] for pid in mine - {os.getpid()} if pid in lines and not lines[pid].startswith("ps ")]
+    return [lines[pid] for pid in mine - {os.getpid()} if pid in lines and not _of_the_tests(lines[pid])]
+
+
+def _of_the_tests(arguments: str) -> bool:
+    """Tell whether a process belongs to the tests themselves: our `ps`, or the children of other tests' pools."""
+    return arguments.startswith("ps ") or "multiprocessing" in arguments
 
 
 async def test_a_cancelled_scan_leaves_no_child_and_no_file(root, temporary):
