@@ -10,8 +10,8 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +45,20 @@ async def private_folder() -> AsyncIterator[Path]:
     finally:
         with anyio.CancelScope(shield=True):
             await run_sync(_remove, made)
+
+
+@contextmanager
+def private_folder_blocking() -> Iterator[Path]:
+    """Make such a folder from a worker thread.
+
+    Raises:
+        OSError: the temporary folder is full or cannot be written.
+    """
+    made = _make()
+    try:
+        yield made.path
+    finally:
+        _remove(made)
 
 
 def _make() -> _Made:

@@ -200,7 +200,7 @@ async def test_a_hundred_runs_make_one_bounded_table(services: Services) -> None
     "key",
     ["loss", "val_loss", "train/loss", "rmse", "test.mse", "error_rate", "scan.duration_s", "latency_ms", "memory_mb",
      "vulnerabilities_found", "critical_count", "findings.high", "peak_memory", "false_negative.errors", "log loss",
-     "training_time", "MAE", "inference_time_s"],
+     "training_time", "MAE", "inference_time_s", "validation-mlogloss", "eval-merror", "valid.l2", "nll", "valLoss"],
 )  # fmt: skip
 def test_less_is_better_of_durations_losses_errors_memory_and_findings(key: str) -> None:
     assert not higher_is_better(key)
@@ -209,7 +209,7 @@ def test_less_is_better_of_durations_losses_errors_memory_and_findings(key: str)
 @pytest.mark.parametrize(
     "key",
     ["accuracy", "f1", "roc_auc", "r2", "precision", "recall", "files_per_s", "throughput", "glossary", "terror_free",
-     "timely", "tokens_per_s", "coverage", "blossom"],
+     "timely", "tokens_per_s", "coverage", "blossom", "neg_mean_squared_error", "test_neg_log_loss"],
 )  # fmt: skip
 def test_more_is_better_of_everything_else(key: str) -> None:
     assert higher_is_better(key)

@@ -1,15 +1,12 @@
 """Experiments: made once per name, found by text or product, and named clearly when they are not there."""
 
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
-import child_work
 import pytest
-from conftest import Look, look_at
+from conftest import Look
 
 from intelligentscan.app import Services, build
 from intelligentscan.domain.errors import (
@@ -66,14 +63,6 @@ async def test_eight_calls_at_once_make_one_experiment(services: Services, look:
     assert len({e.experiment_id for e in made}) == 1
     assert [e.created for e in made].count(True) == 1
     assert look().rows["experiments"] == 2
-
-
-def test_four_processes_at_once_make_one_experiment(home: Path, children: ForkServerContext) -> None:
-    with ProcessPoolExecutor(4, mp_context=children) as pool:
-        answers = [f.result() for f in [pool.submit(child_work.create_shared, str(home)) for _ in range(8)]]
-    assert len({experiment_id for experiment_id, _ in answers}) == 1
-    assert [created for _, created in answers].count(True) == 1
-    assert look_at(home).rows["experiments"] == 2
 
 
 async def test_a_deleted_experiment_is_named_deleted_in_every_call(

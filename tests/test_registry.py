@@ -29,7 +29,7 @@ from intelligentscan.domain.errors import (
     TooLarge,
     VersionNotFound,
 )
-from intelligentscan.domain.registry import PromotionDecision, RegisteredVersion
+from intelligentscan.domain.registry import PromotionDecision, RegisteredVersion, stage_from
 from intelligentscan.settings import Settings
 from intelligentscan.store_environment import exports
 
@@ -595,3 +595,12 @@ async def test_hostile_descriptions_are_shown_escaped(services: Services, traine
     shown = (await services.registry.get(name)).model_dump_json()
     for bad in ("](", "<script", "\u202e"):
         assert bad not in shown
+
+
+def test_a_stage_that_does_not_exist_is_shown_without_what_could_act() -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        stage_from("\u202e\x1b[31m<script>![x](http://e)")
+    shown = str(refused.value)
+    assert "\x1b" not in shown
+    assert "<script" not in shown
+    assert "](" not in shown

@@ -559,3 +559,27 @@ async def test_fifty_mixed_calls_at_once_get_the_answers_to_their_questions(
                 group.start_soon(ask, n)
     assert right == [True] * 100
     assert look_at(home).rows["runs"] == 10 + 2 * 12
+
+
+async def test_a_repeated_call_no_longer_needs_its_files(services: Services, project: Path) -> None:
+    await services.experiments.create("files")
+    plot = project / "plot.txt"
+    plot.write_text("first")
+    first = await services.runs.log("files", artifacts={"plot.txt": str(plot)}, idempotency_key="k")
+    plot.unlink()
+    again = await services.runs.log("files", artifacts={"plot.txt": str(plot)}, idempotency_key="k")
+    assert (again.run_id, again.created) == (first.run_id, False)
+    assert await services.runs.artifact_text(first.run_id, "plot.txt") == "first"
+
+
+async def test_a_history_can_be_copied_from_one_run_to_another(services: Services) -> None:
+    await services.experiments.create("copies")
+    points = [{"value": 1.0, "step": 3, "time": "2020-01-01T00:00:00Z"}]
+    first = await services.runs.log("copies", metric_history={"m": points})
+    read = (await services.runs.get(first.run_id, metric_history=["m"])).metric_history["m"]
+    second = await services.runs.log("copies", metric_history={"m": [p.model_dump() for p in read]})
+    assert (await services.runs.get(second.run_id, metric_history=["m"])).metric_history["m"] == read
+    assert read[0].time == "2020-01-01T00:00:00Z"
+    for wrong in ({"value": 1, "when": 1}, {"value": 1, "time": "yesterday"}):
+        with pytest.raises(InvalidArgument):
+            await services.runs.log("copies", metric_history={"m": [wrong]})

@@ -393,3 +393,20 @@ async def test_the_configuration_of_a_scan_is_registered_promoted_loaded_and_use
     )
     assert done.returncode == 0, done.stderr[-800:]
     assert int(done.stdout.split()[-1]) == scan.vulnerabilities_found
+
+
+async def test_two_services_that_register_one_scan_at_once_make_one_version(
+    services: Services, settings: Settings, repo: Path
+) -> None:
+    scan = await services.scans.scan(str(repo))
+    made = []
+
+    async def register(by: Services) -> None:
+        made.append(await by.registry.register("scanning", run_id=scan.run_id))
+
+    async with anyio.create_task_group() as group:
+        for by in (services, build(settings), build(settings)):
+            group.start_soon(register, by)
+
+    assert {(m.version, m.model_uri) for m in made} == {(1, made[0].model_uri)}
+    assert [m.created for m in made].count(True) == 1

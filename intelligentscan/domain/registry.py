@@ -6,6 +6,7 @@ from pydantic import Field
 
 from intelligentscan.domain.errors import InvalidArgument
 from intelligentscan.domain.noun import Noun
+from intelligentscan.domain.text import untrusted
 
 Stage = Literal["None", "Staging", "Production", "Archived"]
 Enforcement = Literal["prevented", "detected", "advisory"]
@@ -30,7 +31,7 @@ def stage_from(text: str) -> Stage:
         return words[text.strip().lower()]
     except KeyError:
         raise InvalidArgument(
-            f"There is no stage '{text[:40]!s}'.".encode("ascii", "backslashreplace").decode(),
+            f"There is no stage '{untrusted(text, 40)}'.",
             next="call promote again with to='Staging', 'Production' or 'Archived'.",
         ) from None
 

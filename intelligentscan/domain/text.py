@@ -51,4 +51,4 @@ def untrusted(text: str, limit: int = 200) -> str:
 
 def table_cell(text: str, limit: int = 60) -> str:
     """Return untrusted text as one cell of a Markdown table."""
-    return untrusted(text, limit).replace("|", "\\|").replace("`", "'")
+    return untrusted(text, limit).replace("\\", "\\\\").replace("|", "\\|").replace("`", "'")

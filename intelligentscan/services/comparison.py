@@ -30,12 +30,32 @@ _HEADLINE = ("vulnerabilities_found", "critical_count")
 _WIDE = 6
 """Up to this many runs are columns of the summary; more are rows."""
 
-_LOWER_IS_BETTER = re.compile(
-    r"(^|[._\-/ :])(loss|losses|logloss|error|errors|err|rmse|mse|mae|mape|rmsle|perplexity|duration|time|latency|"
-    r"seconds|elapsed|memory|mem|rss|findings|vulnerabilities|vulnerability|failed|failures|fpr|fnr|fp|fn|"
-    r"skipped|density|brier|divergence|drift|cost|wer|cer)($|[._\-/ :])"
-    r"|(?<!_per)(_s|_ms|_mb|_gb|_bytes)$|critical_count$"
+_WORDS = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
+_LOWER_IS_BETTER = frozenset(
+    {
+        *(
+            "loss",
+            "losses",
+            "merror",
+            "logloss",
+            "error",
+            "errors",
+            "err",
+            "rmse",
+            "mse",
+            "mae",
+            "mape",
+            "smape",
+            "rmsle",
+            "msle",
+        ),
+        *("perplexity", "nll", "l1", "l2", "deviance", "hinge", "brier", "divergence", "drift", "cost", "wer", "cer"),
+        *("duration", "time", "latency", "seconds", "elapsed", "memory", "mem", "rss", "fpr", "fnr", "fp", "fn"),
+        *("findings", "vulnerabilities", "vulnerability", "failed", "failures", "skipped", "density"),
+    }
 )
+_ENDINGS = ("loss", "deviance")
+_UNITS = re.compile(r"(?<!_per)(_s|_ms|_mb|_gb|_bytes)$|critical_count$")
 
 
 class ComparisonService:
@@ -121,6 +141,8 @@ class ComparisonService:
         return list(page.rows)
 
     async def _named(self, wanted: list[str], experiment: str | None) -> list[RunRecord]:
+        if experiment is not None:
+            await self._resolver.experiment(experiment)
         full = [
             text.strip() if names.is_run_id(text.strip()) else (await self._resolver.run(text, experiment)).run_id
             for text in wanted
@@ -148,8 +170,15 @@ class ComparisonService:
 
 
 def higher_is_better(metric: str) -> bool:
-    """Tell whether more of a metric is better; durations, losses, errors, memory and finding counts are not."""
-    return _LOWER_IS_BETTER.search(metric.lower()) is None
+    """Tell whether more of a metric is better; durations, losses, errors, memory and finding counts are not.
+
+    A leading `neg`, as in scikit-learn's scorer names, turns a loss around.
+    """
+    words = [word.lower() for word in _WORDS.findall(metric)]
+    lower = any(word in _LOWER_IS_BETTER or word.endswith(_ENDINGS) for word in words)
+    if lower and "neg" in words:
+        return True
+    return not (lower or _UNITS.search(metric.lower()))
 
 
 def _column(run: RunRecord) -> ComparedRun:
@@ -207,6 +236,7 @@ def _summary(
     budget: int,
 ) -> str:
     """Return a Markdown table of the comparison, BEST marked, within the budget of characters."""
+    names_of = {r.run_id: r.run_name for r in runs}
     if len(runs) <= _WIDE:
         head = ["metric", *(f"{table_cell(r.run_name, 18)} {r.run_id[:8]}" for r in runs)]
         rows = [[table_cell(m.key, 32), *(_value(m, r.run_id) for r in runs)] for m in metrics]
@@ -223,6 +253,12 @@ def _summary(
         + (f", {c.not_comparable} not comparable" if c.not_comparable else "")
         for c in (findings.changes if findings else [])
     ]
+    if len(runs) > _WIDE:  # the best run may be among the rows that do not fit
+        tail += [
+            f"best {table_cell(m.key, 24)}: {table_cell(names_of[m.best_run_id], 18)} {m.best_run_id[:8]}"
+            for m in metrics[:4]
+            if m.best_run_id
+        ]
     lines = [_row(head), _row(["---"] * len(head))]
     used = sum(len(line) + 1 for line in (*lines, *tail)) + 40
     for position, row in enumerate(rows):

@@ -188,12 +188,13 @@ class RegistryService:
             return source, _finished(await self._resolver.run(owner))
         run = _finished(await self._resolver.run(full_run_id(run_id or "")))
         sources = await self._store.read(lambda s: s.registry.model_sources(run))
+        logged = sorted({m.name for m in sources})
         if model_path is not None:
             sources = tuple(m for m in sources if m.name == model_path)
-        if not sources and model_path is None and self._configs.is_own_scan(run):
+        if not sources and model_path in (None, MODEL_NAME) and self._configs.is_own_scan(run):
             return await self._configs.logged(run, dry_run)
         if not sources:
-            raise await self._without_model(run, model_path)
+            raise await self._without_model(run, model_path, logged)
         if len({m.name for m in sources}) > 1:
             listed = ", ".join(untrusted(m.name, 60) for m in sources[:10])
             raise InvalidArgument(
@@ -201,7 +202,13 @@ class RegistryService:
             )
         return sources[0], run
 
-    async def _without_model(self, run: RunRecord, model_path: str | None) -> NoModel:
+    async def _without_model(self, run: RunRecord, model_path: str | None, logged: list[str]) -> NoModel:
+        if logged:
+            named = ", ".join(untrusted(name, 60) for name in logged[:10])
+            return NoModel(
+                f"The run {run.run_id} has no model named '{untrusted(model_path or '', 60)}'; it has: {named}.",
+                next="call register_model again with model_path set to one of these.",
+            )
         siblings = await self._store.read(lambda s: s.registry.runs_with_models(run.experiment_id, _MAX_SIBLINGS))
         what = f"no model named '{untrusted(model_path, 60)}'" if model_path else "no model"
         also = f"; these runs of the experiment have one: {', '.join(siblings)}" if siblings else ""

@@ -3,16 +3,17 @@
 import math
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio.to_thread
 
 from intelligentscan._paths import AllowedRoots, open_beneath
+from intelligentscan._private_folder import private_folder
 from intelligentscan.domain import names
 from intelligentscan.domain.clock import rfc3339
 from intelligentscan.domain.errors import ArtifactNotFound, InvalidArgument, TooLarge
@@ -43,6 +44,7 @@ _COMMIT_TAG = "mlflow.source.git.commit"
 _PARENT_TAG = "mlflow.parentRunId"
 _DEFAULT_COLUMNS = 8
 _HIDDEN_TAGS = ("mlflow.log-model.history", IDEMPOTENCY_TAG, ARGUMENTS_TAG)
+_POINT = ("value", "step", "time", "time_ms")
 _STATUSES: tuple[RunStatus, ...] = ("FINISHED", "RUNNING", "FAILED", "KILLED")
 Points = Mapping[str, Sequence[Mapping[str, object] | float]]
 
@@ -106,10 +108,14 @@ class RunService:
                 "status": wanted_status,
             },
         )
-        with ExitStack() as stack:
+        if key is not None and artifacts and given is None:  # a repeated call no longer needs its files
+            known = await self._store.read(lambda s: s.tracking.run_by_key(within.experiment_id, key))
+            if known is not None:
+                return _logged(known, created=False)
+        async with AsyncExitStack() as stack:
             staged = None
             if artifacts:
-                staged = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="intelligentscan-")))
+                staged = await stack.enter_async_context(private_folder())
                 await anyio.to_thread.run_sync(self._stage, artifacts, staged)
             draft = RunDraft(
                 experiment_id=within.experiment_id,
@@ -125,12 +131,7 @@ class RunService:
                 idempotency=key,
             )
             written = await self._store.write(lambda s: s.tracking.write_run(draft))
-        return LoggedRun(
-            run_id=written.run.run_id,
-            created=written.created,
-            status=written.run.status,
-            experiment_id=written.run.experiment_id,
-        )
+        return _logged(written.run, created=written.created)
 
     async def search(
         self,
@@ -328,6 +329,10 @@ def _shown_tags(tags: dict[str, str]) -> dict[str, str]:
     return {k: v for k, v in sorted(tags.items()) if not k.startswith(_HIDDEN_TAGS)}
 
 
+def _logged(run: RunRecord, *, created: bool) -> LoggedRun:
+    return LoggedRun(run_id=run.run_id, created=created, status=run.status, experiment_id=run.experiment_id)
+
+
 def authored(tags: dict[str, str], user: str) -> dict[str, str]:
     """Return the tags with those by which MLflow's UI shows author and source of a run."""
     return {**tags, "mlflow.user": user, "mlflow.source.name": "intelligentscan", "mlflow.source.type": "LOCAL"}
@@ -352,7 +357,12 @@ def _history(given: Points | None, now: int) -> list[MetricValue]:
             )
         for position, point in enumerate(values):
             if isinstance(point, Mapping):
-                step, at = point.get("step", position), point.get("time_ms", now)
+                if unknown := point.keys() - _POINT:
+                    raise InvalidArgument(
+                        f"A point of metric '{checked}' has the unknown field '{untrusted(str(min(unknown)), 40)}'.",
+                        next=f"give points with {', '.join(_POINT)}; only value is required.",
+                    )
+                step, at = point.get("step", position), _moment(point, now)
                 value = names.metric_value(checked, point.get("value"))
             else:
                 step, at, value = position, now, names.metric_value(checked, point)
@@ -368,6 +378,19 @@ def _history(given: Points | None, now: int) -> list[MetricValue]:
                 next="send the history in several calls with run_id.",
             )
     return points
+
+
+def _moment(point: Mapping[str, object], now: int) -> object:
+    """Return the time of a point in milliseconds: as given, or from RFC 3339 as get_run writes it."""
+    if "time" not in point:
+        return point.get("time_ms", now)
+    try:
+        moment = datetime.fromisoformat(str(point["time"]))
+        return int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1000)
+    except (ValueError, OverflowError) as exc:
+        raise InvalidArgument(
+            f"'{untrusted(str(point['time']), 40)}' is no time.", next="write time like 2026-01-31T12:00:00Z."
+        ) from exc
 
 
 def _is_integer(value: object) -> bool:

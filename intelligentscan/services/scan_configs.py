@@ -3,14 +3,13 @@
 Registering from a run of their own keeps the experiment of the scans out of it.
 """
 
-import tempfile
 import time
 from importlib.metadata import version as installed
-from pathlib import Path
 
 import rfc8785
 
 from intelligentscan._digest import sha256_hex
+from intelligentscan._private_folder import private_folder_blocking
 from intelligentscan.domain.errors import NoModel
 from intelligentscan.scanners.config import FINDING_COLUMNS, ScanConfig
 from intelligentscan.services.idempotency import idempotency
@@ -101,8 +100,8 @@ class ScanConfigs:
 def _log(stores: Stores, run: RunRecord, config: ScanConfig, versions: dict[str, str]) -> ModelSource:
     requirements = [f"intelligentscan=={installed('intelligentscan')}"]
     requirements += [f"{key.split('.')[1]}=={version}" for key, version in versions.items() if version]
-    with tempfile.TemporaryDirectory(prefix="intelligentscan-") as private:
-        data = Path(private) / "scan_config.yaml"
+    with private_folder_blocking() as private:
+        data = private / "scan_config.yaml"
         data.write_text(config.to_yaml(), encoding="utf-8")
         model = PyfuncModel(MODEL_NAME, LOADER, data, tuple(requirements), INPUTS, OUTPUTS, {"repo_path": "."})
         return stores.registry.log_pyfunc(run, model)

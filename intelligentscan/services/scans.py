@@ -1,6 +1,5 @@
 """Scanning a repository, importing other scanners' results, and listing findings."""
 
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ from typing import Any
 import anyio.to_thread
 
 from intelligentscan._paths import AllowedRoots
+from intelligentscan._private_folder import private_folder
 from intelligentscan.domain import names
 from intelligentscan.domain.clock import rfc3339
 from intelligentscan.domain.errors import InvalidArgument, RunNotFound, ScanFailed
@@ -255,11 +255,11 @@ class ScanService:
             )
         baseline = before.run_id if before else None
         within = await self._resolver.made(destination)
-        with tempfile.TemporaryDirectory(prefix="intelligentscan-") as private:
+        async with private_folder() as private:
             facts = RunFacts(
                 experiment=within.name, started=rfc3339(start), user=user, baseline_run_id=baseline, change=matching
             )
-            await anyio.to_thread.run_sync(write_artifacts, Path(private), report, facts)
+            await anyio.to_thread.run_sync(write_artifacts, private, report, facts)
             draft = RunDraft(
                 experiment_id=within.experiment_id,
                 user=user,
@@ -269,7 +269,7 @@ class ScanService:
                 params={**extra.params, **own_params},
                 metrics=tuple(MetricValue(k, v, start) for k, v in {**extra.metrics, **own_metrics}.items()),
                 tags=authored({**extra.tags, **tags_of(report, baseline)}, user),
-                artifacts=Path(private),
+                artifacts=private,
                 status="FINISHED",
                 idempotency=key(experiment_id=within.experiment_id),
             )

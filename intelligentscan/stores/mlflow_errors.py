@@ -114,7 +114,9 @@ def bad_filter(exc: MlflowException) -> InvalidFilter:
 def _of_database(exc: BaseException) -> StoreError | None:
     """Return the error for what the database said, if that is behind an exception."""
     reason: BaseException | None = exc
-    while reason is not None and not isinstance(reason, sqlalchemy.exc.DBAPIError):
+    seen: set[int] = set()  # HTTP clients make circles of exceptions
+    while reason is not None and id(reason) not in seen and not isinstance(reason, sqlalchemy.exc.DBAPIError):
+        seen.add(id(reason))
         reason = reason.__cause__ or reason.__context__
     if not isinstance(reason, sqlalchemy.exc.DBAPIError) or not isinstance(reason.orig, Exception):
         return None

@@ -1,22 +1,24 @@
 """Models that runs have logged: where they are, what their files are, and how ours are logged."""
 
 import json
-import shutil
-import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus, LoggedModelTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.tracking.dbmodels.models import SqlRun
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import append_to_uri_path, is_local_uri
 
 from intelligentscan._digest import sha256_file
+from intelligentscan._private_folder import private_folder_blocking
 from intelligentscan.domain.errors import NoModel, TooLarge
 from intelligentscan.stores.interface import ModelSource, PyfuncModel, RunRecord
 from intelligentscan.stores.mlflow_errors import is_unavailable
 from intelligentscan.stores.mlflow_records import run_record
+from intelligentscan.stores.mlflow_unit import Units
 
 MAX_MODEL_FILES = 20_000
 _MAX_FOLDERS = 50
@@ -27,9 +29,10 @@ _STRAYS = ("uv.lock", "pyproject.toml", ".python-version")
 class LoggedModels:
     """Logged models of one tracking store, and the models in run folders that older clients leave."""
 
-    def __init__(self, store: Any, uri: str) -> None:
+    def __init__(self, store: Any, uri: str, units: Units | None) -> None:
         self._store = store
         self._uri = uri
+        self._units = units
 
     def of_run(self, run: RunRecord) -> tuple[ModelSource, ...]:
         """Return the models that the run has logged, the newest first."""
@@ -106,8 +109,8 @@ class LoggedModels:
         )
         model = self._store.create_logged_model(run.experiment_id, name=wanted.name, source_run_id=run.run_id)
         try:
-            with tempfile.TemporaryDirectory(prefix="intelligentscan-") as private:
-                folder = Path(private) / "model"
+            with private_folder_blocking() as private:
+                folder = private / "model"
                 mlflow.pyfunc.save_model(
                     str(folder),
                     loader_module=wanted.loader_module,
@@ -123,12 +126,23 @@ class LoggedModels:
                     (folder / stray).unlink(missing_ok=True)
                 repository = get_artifact_repository(model.artifact_location, tracking_uri=self._uri)
                 repository.log_artifacts(str(folder))
-            self._store.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+            if (first := self._finished_first(run, model.model_id)) is not None:
+                return first
             self._store.log_outputs(run.run_id, [LoggedModelOutput(model.model_id, step=0)])
         except BaseException:
             self._store.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
             raise
         return ModelSource(wanted.name, model.model_uri, model.artifact_location, model.model_id)
+
+    def _finished_first(self, run: RunRecord, model_id: str) -> ModelSource | None:
+        """Finish the model unless the run has a finished one, which is returned: two processes may have begun."""
+        with self._units.unit() if self._units is not None else nullcontext() as session:
+            if session is not None:
+                session.query(SqlRun).filter_by(run_uuid=run.run_id).with_for_update().first()
+            there = self.of_run(run)
+            status = LoggedModelStatus.FAILED if there else LoggedModelStatus.READY
+            self._store.finalize_logged_model(model_id, status)
+            return there[0] if there else None
 
     def note_version(self, source: ModelSource, name: str, version: int) -> None:
         """Leave on the logged model the link to its version that MLflow's UI shows."""
@@ -143,12 +157,9 @@ class LoggedModels:
         """Return path, size in bytes and sha256 of each file of the model, sorted by path."""
         if is_local_uri(source.location):
             return _manifest(Path(local_file_uri_to_path(source.location)))
-        private = Path(tempfile.mkdtemp(prefix="intelligentscan-"))
-        try:
+        with private_folder_blocking() as private:
             repository = get_artifact_repository(source.location, tracking_uri=self._uri)
             return _manifest(Path(repository.download_artifacts("", str(private))))
-        finally:
-            shutil.rmtree(private, ignore_errors=True)
 
 
 def _unless_unavailable(exc: Exception) -> None:

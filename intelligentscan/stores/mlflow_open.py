@@ -79,7 +79,7 @@ def _open(settings: Settings) -> MlflowStores:
     else:
         write = StepWriter(tracking_store, uri).write
     tracking = MlflowTracking(tracking_store, uri, write, statistics.freshen if statistics else None)
-    models = LoggedModels(tracking_store, uri)
+    models = LoggedModels(tracking_store, uri, units)
     stages = not is_databricks_unity_catalog_uri(registry_uri)
     return MlflowStores(tracking, MlflowRegistry(registry_store, models, registry_units, stages))
 

@@ -1,7 +1,6 @@
 """Experiments, runs and artifacts through MLflow's tracking store, whatever its backend."""
 
 import itertools
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from mlflow.entities import ExperimentTag, Run, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from intelligentscan._private_folder import private_folder_blocking
 from intelligentscan.domain.errors import ArtifactNotFound, InvalidArgument, TooLarge
 from intelligentscan.stores.interface import (
     ARGUMENTS_TAG,
@@ -162,8 +162,8 @@ class MlflowTracking:
                 f"The artifact {path} has {entry.size:,} bytes; the most shown here is {limit:,}.",
                 next="download it with MLflow's client: mlflow artifacts download.",
             )
-        with tempfile.TemporaryDirectory(prefix="intelligentscan-") as private:
-            local = self._artifacts(run).download_artifacts(path, private)
+        with private_folder_blocking() as private:
+            local = self._artifacts(run).download_artifacts(path, str(private))
             data = Path(local).read_bytes()
         if len(data) > limit:
             raise ArtifactNotFound(f"The artifact {path} grew while it was read.", next="call again.")

@@ -7,8 +7,10 @@ a writer looks again after creating, and one of those who meet claims the runs o
 
 import logging
 import shutil
+import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,8 @@ from intelligentscan.stores.mlflow_unit import UnitBroken, Units
 
 logger = logging.getLogger(__name__)
 _BATCH = 100
+_INCOMING = ".incoming-"
+_INCOMING_MAX_AGE_S = 3600
 _BATCH_ENTRIES = 1000
 _WINNER_PATIENCE_S = 10.0
 _INDEX = "intelligentscan_idempotency"
@@ -97,6 +101,16 @@ class SqlWriter:
         return written
 
     def _write(self, draft: RunDraft) -> WrittenRun:
+        """Copy the artifacts beside their place first: a copy inside the transaction would hold up every writer."""
+        if draft.artifacts is None or draft.run_id is not None:
+            return self._commit(draft, None)
+        location = self._store.get_experiment(draft.experiment_id).artifact_location
+        if not is_local_uri(location):
+            return self._commit(draft, None)
+        with _copied(draft.artifacts, Path(local_file_uri_to_path(location))) as copy:
+            return self._commit(replace(draft, artifacts=None), copy)
+
+    def _commit(self, draft: RunDraft, copy: Path | None) -> WrittenRun:
         artifact_uri: str | None = None
         try:
             with self._units.unit() as session:
@@ -104,6 +118,10 @@ class SqlWriter:
                     return WrittenRun(known, created=False)
                 run = self._steps.begin(draft)
                 artifact_uri = run.artifact_uri
+                if copy is not None:
+                    place = Path(local_file_uri_to_path(artifact_uri))
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    copy.rename(place)
                 self._steps.fill(run, draft if draft.run_id is None else _without_known_points(session, draft))
                 if draft.run_id is None:
                     return WrittenRun(_end_new(session, run, draft), created=True)
@@ -145,6 +163,26 @@ class SqlWriter:
         """Remove the artifacts of a run that was not kept."""
         if draft.run_id is None and artifact_uri is not None and is_local_uri(artifact_uri):
             shutil.rmtree(Path(local_file_uri_to_path(artifact_uri)).parent, ignore_errors=True)
+
+
+@contextmanager
+def _copied(source: Path, location: Path) -> Iterator[Path]:
+    """Copy a folder into an experiment's artifact folder under a passing name; what is not moved on is removed.
+
+    What a killed process left there is removed by a later one.
+    """
+    location.mkdir(parents=True, exist_ok=True)
+    for leftover in location.glob(f"{_INCOMING}*"):
+        with suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > _INCOMING_MAX_AGE_S:
+                shutil.rmtree(leftover, ignore_errors=True)
+    passing = Path(tempfile.mkdtemp(prefix=_INCOMING, dir=location))
+    try:
+        passing.chmod(0o755)
+        shutil.copytree(source, passing, dirs_exist_ok=True)
+        yield passing
+    finally:
+        shutil.rmtree(passing, ignore_errors=True)
 
 
 class StepWriter:
@@ -327,6 +365,12 @@ def check_arguments(run: RunRecord, tag: str, key: Idempotency) -> None:
     Raises:
         IdempotencyConflict: they differ.
     """
+    if run.deleted:
+        raise IdempotencyConflict(
+            f"This idempotency_key was used for run {run.run_id}, which was deleted since.",
+            next="use a new idempotency_key, or bring the run back with 'mlflow runs restore'.",
+            details={"run_id": run.run_id},
+        )
     if run.tags.get(tag) != key.arguments:
         raise IdempotencyConflict(
             f"This idempotency_key was used for run {run.run_id} with other arguments.",
