@@ -31,29 +31,14 @@ _WIDE = 6
 """Up to this many runs are columns of the summary; more are rows."""
 
 _WORDS = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
-_LOWER_IS_BETTER = frozenset(
-    {
-        *(
-            "loss",
-            "losses",
-            "merror",
-            "logloss",
-            "error",
-            "errors",
-            "err",
-            "rmse",
-            "mse",
-            "mae",
-            "mape",
-            "smape",
-            "rmsle",
-            "msle",
-        ),
-        *("perplexity", "nll", "l1", "l2", "deviance", "hinge", "brier", "divergence", "drift", "cost", "wer", "cer"),
-        *("duration", "time", "latency", "seconds", "elapsed", "memory", "mem", "rss", "fpr", "fnr", "fp", "fn"),
-        *("findings", "vulnerabilities", "vulnerability", "failed", "failures", "skipped", "density"),
-    }
-)
+# fmt: off
+_LOWER_IS_BETTER = frozenset({
+    "loss", "losses", "logloss", "mlogloss", "error", "errors", "merror", "err", "rmse", "mse", "mae", "mape", "smape",
+    "rmsle", "msle", "perplexity", "nll", "l1", "l2", "hinge", "brier", "divergence", "drift", "cost", "wer", "cer",
+    "duration", "time", "latency", "seconds", "elapsed", "memory", "mem", "rss", "fpr", "fnr", "fp", "fn",
+    "findings", "vulnerabilities", "vulnerability", "failed", "failures", "skipped", "density",
+})
+# fmt: on
 _ENDINGS = ("loss", "deviance")
 _UNITS = re.compile(r"(?<!_per)(_s|_ms|_mb|_gb|_bytes)$|critical_count$")
 
