@@ -182,7 +182,7 @@ async def test_a_scan_knows_the_commit_of_its_target(root):
 
 
 def engine_children() -> list[str]:
-    """Return the command lines of all our descendants."""
+    """Return the command lines of our descendants that belong to a scan."""
     table = subprocess.run(
         ["ps", "-ww", "-eo", "pid,ppid,stat,args"], capture_output=True, text=True, check=True
     ).stdout
@@ -194,12 +194,12 @@ def engine_children() -> list[str]:
     mine = {os.getpid()}
     for _ in range(5):
         mine |= {pid for pid, parent in parents.items() if parent in mine}
-    return [lines[pid] for pid in mine - {os.getpid()} if pid in lines and not _of_the_tests(lines[pid])]
+    return [lines[pid] for pid in mine - {os.getpid()} if pid in lines and _is_of_a_scan(lines[pid])]
 
 
-def _of_the_tests(arguments: str) -> bool:
-    """Tell whether a process belongs to the tests themselves: our `ps`, or the children of other tests' pools."""
-    return arguments.startswith("ps ") or "multiprocessing" in arguments
+def _is_of_a_scan(arguments: str) -> bool:
+    """Tell a scan's child from those of other tests in this process, such as a tracking server."""
+    return any(name in arguments for name in ("bandit", "ruff", "git "))
 
 
 async def test_a_cancelled_scan_leaves_no_child_and_no_file(root, temporary):
