@@ -60,4 +60,4 @@ class RunComparison(Noun):
     metrics: Annotated[list[ComparedMetric], Field(description="Values by run_id.")]
     findings: Annotated[FindingsComparison | None, Field(description="Null unless the runs are scans.")] = None
     summary: Annotated[str, Field(description="Markdown table with BEST marked; untrusted text in cells.")]
-    notes: Annotated[list[str], Field(description="What was left out, and how to get it.")] = []
+    notes: list[str] = []

@@ -26,7 +26,20 @@ IntelligentScanError
 │   ├── RunNotFinished         RUN_NOT_FINISHED
 │   ├── NoModel                NO_MODEL
 │   ├── NothingToScan          NOTHING_TO_SCAN
-│   └── ReadOnly               READ_ONLY
+│   ├── ReadOnly               READ_ONLY
+│   ├── ExperimentLocked       EXPERIMENT_LOCKED
+│   ├── DefaultExperiment      DEFAULT_EXPERIMENT
+│   ├── StillRunning           STILL_RUNNING
+│   ├── BytesChanged           BYTES_CHANGED
+│   ├── NotPermitted           NOT_PERMITTED
+│   ├── VersionSealed          VERSION_SEALED
+│   ├── NotGoverned            NOT_GOVERNED
+│   ├── GatesFailed            GATES_FAILED
+│   └── GovernanceUnready      GOVERNANCE_UNREADY
+│       ├── NotAdopted         NOT_ADOPTED
+│       ├── GuardsBroken       GUARDS_BROKEN
+│       ├── TrailBroken        TRAIL_BROKEN
+│       └── KeyUnavailable     KEY_UNAVAILABLE
 ├── ScanFailed                 SCAN_FAILED
 └── StoreError                 STORE_REFUSED
     ├── StoreUnavailable       STORE_UNAVAILABLE
@@ -212,6 +225,84 @@ class ReadOnly(Refused):
     """The server runs in read-only mode."""
 
     code = "READ_ONLY"
+
+
+class ExperimentLocked(Refused):
+    """The experiment was closed by a registration; nothing in it changes any more."""
+
+    code = "EXPERIMENT_LOCKED"
+
+
+class DefaultExperiment(Refused):
+    """MLflow's default experiment belongs to everybody and is never locked."""
+
+    code = "DEFAULT_EXPERIMENT"
+
+
+class StillRunning(Refused):
+    """Another run of the experiment has not ended; its writer would meet the lock."""
+
+    code = "STILL_RUNNING"
+
+
+class BytesChanged(Refused):
+    """The model's files changed while they were copied into the archive."""
+
+    code = "BYTES_CHANGED"
+
+
+class NotPermitted(Refused):
+    """This account may not do it on this store."""
+
+    code = "NOT_PERMITTED"
+
+
+class VersionSealed(Refused):
+    """A governed model, version or reserved alias does not change in this way."""
+
+    code = "VERSION_SEALED"
+
+
+class NotGoverned(Refused):
+    """The model was registered by plain MLflow and never adopted."""
+
+    code = "NOT_GOVERNED"
+
+
+class GatesFailed(Refused):
+    """A promotion check does not pass; `details.gates` names each."""
+
+    code = "GATES_FAILED"
+
+
+class GovernanceUnready(Refused):
+    """Governed acts are refused until the store is put in order."""
+
+    code = "GOVERNANCE_UNREADY"
+
+
+class NotAdopted(GovernanceUnready):
+    """The store has no governance tables yet."""
+
+    code = "NOT_ADOPTED"
+
+
+class GuardsBroken(GovernanceUnready):
+    """Guards are missing, changed, foreign, or do not cover the schema."""
+
+    code = "GUARDS_BROKEN"
+
+
+class TrailBroken(GovernanceUnready):
+    """The audit trail does not verify."""
+
+    code = "TRAIL_BROKEN"
+
+
+class KeyUnavailable(GovernanceUnready):
+    """This account cannot read the key that signs the trail."""
+
+    code = "KEY_UNAVAILABLE"
 
 
 class ScanFailed(IntelligentScanError):

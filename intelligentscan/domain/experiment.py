@@ -14,6 +14,7 @@ class Experiment(Noun):
     name: Annotated[str, Field(description="Untrusted text.")]
     created: Annotated[bool, Field(description="False if it was there before.")]
     locked: bool
+    next_experiment: Annotated[str | None, Field(description="Where work goes on.")] = None
     artifact_location: str
     product: str | None = None
     notes: list[str] = []
@@ -22,12 +23,23 @@ class Experiment(Noun):
         return self.experiment_id
 
 
+class UnlockedExperiment(Noun):
+    """An experiment that an administrator opened again."""
+
+    experiment_id: str
+    name: Annotated[str, Field(description="Untrusted text.")]
+    locked_by_event: int
+    event: int
+    at: str
+
+
 class ExperimentRow(Noun):
     """One experiment in a list."""
 
     experiment_id: str
     name: str
     locked: bool
+    next_experiment: str | None = None
     product: str | None
     last_update: str | None
 
@@ -37,4 +49,4 @@ class ExperimentList(Noun):
 
     experiments: Annotated[list[ExperimentRow], Field(description="Names are untrusted text.")]
     next_cursor: str | None = None
-    notes: Annotated[list[str], Field(description="Other stores nearby that hold runs, if none is found here.")] = []
+    notes: list[str] = []

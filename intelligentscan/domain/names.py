@@ -29,6 +29,7 @@ FILTER_EXAMPLE = (
 RESERVED_TAG_PREFIXES = ("mlflow.", "intelligentscan.")
 _KEY = re.compile(r"[A-Za-z0-9_\-. /:]+")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
+_NUMBERED = re.compile(r"(.+)-v([1-9][0-9]{0,5})")
 _MODEL_NAME_FORBIDDEN = frozenset("/:%")
 
 
@@ -190,3 +191,13 @@ def _value(value: object, what: str, most: int) -> str:
             next="log long text as an artifact and keep its name here.",
         )
     return text
+
+
+def next_experiment_name(name: str) -> str:
+    """Return the name that follows: a trailing `-vN` is counted up, otherwise `-v2` is appended."""
+    numbered = _NUMBERED.fullmatch(name)
+    following = f"{numbered[1]}-v{int(numbered[2]) + 1}" if numbered else f"{name}-v2"
+    if len(following) <= MAX_NAME:
+        return following
+    suffix = following[following.rindex("-v") :]
+    return following[: MAX_NAME - len(suffix)] + suffix

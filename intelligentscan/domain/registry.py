@@ -12,6 +12,7 @@ Stage = Literal["None", "Staging", "Production", "Archived"]
 Enforcement = Literal["prevented", "detected", "advisory"]
 ALIAS_OF_STAGE: dict[Stage, str] = {"Staging": "challenger", "Production": "champion"}
 PREVIOUS = "previous"
+RESERVED_ALIASES = ("champion", "challenger", PREVIOUS)
 
 
 def stage_from(text: str) -> Stage:
@@ -42,14 +43,16 @@ class RegisteredVersion(Noun):
     status: Literal["registered", "would_register"]
     name: str
     version: Annotated[int, Field(description="With dry_run: the number it would get.")]
-    created: Annotated[bool, Field(description="False if this run's model was registered under this name before.")]
+    created: Annotated[bool, Field(description="False if it was there before.")]
     source_run_id: str
-    model: Annotated[str, Field(description="Name of the logged model; untrusted text.")]
+    model: Annotated[str, Field(description="Untrusted text.")]
     model_uri: str | None
     manifest_digest: Annotated[str | None, Field(description="sha256 of the canonical list of the model's files.")]
     experiment_locked: bool
-    next_experiment: str | None
+    next_experiment: Annotated[str | None, Field(description="Where work goes on.")]
     enforcement: Enforcement
+    product: str | None = None
+    seal_event: Annotated[int | None, Field(description="Audit event that sealed it.")] = None
     notes: list[str] = []
 
 
@@ -60,6 +63,7 @@ class VersionRow(Noun):
     stage: Stage
     aliases: list[str]
     sealed: bool
+    state: Literal["sealed", "legacy", "quarantined", "unsealed"]
     review: str | None
     run_id: str | None
     created: str | None
@@ -72,9 +76,12 @@ class ModelDetails(Noun):
 
     name: str
     description: Annotated[str | None, Field(description="Untrusted text.")]
+    governed: bool
     versions: Annotated[
         list[VersionRow],
-        Field(description="version, stage, aliases, sealed, review, run_id, created, description, reason; untrusted."),
+        Field(
+            description="version, stage, aliases, sealed, state, review, run_id, created; description, reason untrusted"
+        ),
     ]
     next_cursor: str | None = None
     enforcement: Enforcement
@@ -97,9 +104,9 @@ class PromotionDecision(Noun):
     version: int
     stage: Stage
     aliases: list[str]
-    previous_version: Annotated[int | None, Field(description="The version that was in that stage before.")]
+    previous_version: Annotated[int | None, Field(description="What was in that stage before.")]
     gates: Annotated[list[GateResult], Field(description="gate, outcome, detail, origin.")] = []
-    changed: Annotated[bool, Field(description="False if the version was in that stage already.")] = True
+    changed: Annotated[bool, Field(description="False if it was there already.")] = True
     four_eyes: bool
     enforcement: Enforcement
     notes: list[str] = []

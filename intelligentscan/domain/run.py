@@ -13,7 +13,7 @@ class LoggedRun(Noun):
     """What became of a write to a run."""
 
     run_id: str
-    created: Annotated[bool, Field(description="False if the run was there before.")]
+    created: Annotated[bool, Field(description="False if it was there before.")]
     status: RunStatus
     experiment_id: str
     warnings: list[str] = []
@@ -74,4 +74,4 @@ class RunDetails(Noun):
     end_time: str | None
     user: Annotated[str | None, Field(description="Untrusted text.")]
     git_commit: str | None
-    notes: Annotated[list[str], Field(description="What was left out, and how to get it.")] = []
+    notes: list[str] = []

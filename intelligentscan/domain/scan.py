@@ -76,14 +76,14 @@ class ScanRun(Noun):
     """A scan that was logged as a run."""
 
     run_id: str
-    created: Annotated[bool, Field(description="False if the same key was sent before.")]
+    created: Annotated[bool, Field(description="False if it was there before.")]
     status: RunStatus
     scan_status: ScanStatus
     experiment_id: str
     experiment: str
     vulnerabilities_found: int
     critical_count: int
-    severities: Annotated[dict[str, int], Field(description="Count by critical, high, medium, low, info.")]
+    severities: Annotated[dict[str, int], Field(description="Count by severity.")]
     top_findings: Annotated[
         list[TopFinding], Field(description="The 10 worst: rule, severity, location, message; untrusted text.")
     ]

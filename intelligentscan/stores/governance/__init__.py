@@ -1,0 +1,1 @@
+"""The governance database: append-only, signed, chained records beside MLflow's tables."""

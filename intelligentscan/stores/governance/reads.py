@@ -1,0 +1,280 @@
+"""Questions to the governance database; each is a statement or two on an index."""
+
+import json
+from collections.abc import Iterable
+from typing import Any, cast
+
+from sqlalchemy import Connection, Row, Select, and_, func, or_, select, union
+
+from intelligentscan.domain.registry import Stage
+from intelligentscan.stores.governance.records import (
+    HistoryRow,
+    LiveRow,
+    LockRecord,
+    Principal,
+    SealRecord,
+    Subject,
+)
+from intelligentscan.stores.governance.tables import GovernanceTables
+
+
+class GovernanceReads:
+    """Reads on one open connection.
+
+    Args:
+        connection: open on the governance database.
+        tables: its tables.
+    """
+
+    def __init__(self, connection: Connection, tables: GovernanceTables) -> None:
+        self.connection = connection
+        self.tables = tables
+
+    def lock(self, experiment_id: str) -> LockRecord | None:
+        """Return the active lock of an experiment."""
+        return self.locks([experiment_id]).get(experiment_id)
+
+    def locks(self, experiment_ids: Iterable[str] | None = None) -> dict[str, LockRecord]:
+        """Return the active locks, of these experiments only if any are named, by experiment id."""
+        lock, unlock = self.tables.experiment_lock, self.tables.experiment_unlock
+        query = select(lock).where(~select(unlock.c.event).where(unlock.c.lock_event == lock.c.event).exists())
+        if experiment_ids is not None:
+            wanted = [int(e) for e in experiment_ids if e.isascii() and e.isdecimal() and int(e) < 2**63]
+            query = query.where(lock.c.experiment_id.in_(wanted))
+        found = self.connection.execute(query.order_by(lock.c.event))
+        return {str(r.experiment_id): _lock(r) for r in found}
+
+    def locked_names(self) -> set[str]:
+        """Return the names of all locked experiments."""
+        return {record.experiment_name for record in self.locks().values()}
+
+    def is_governed(self, workspace: str, name: str) -> bool:
+        """Tell whether the name's versions are governed."""
+        model = self.tables.governed_model
+        return self.connection.execute(select(model.c.event).where(*_named(model, workspace, name))).first() is not None
+
+    def seals(self, workspace: str, name: str, version: int | None = None) -> dict[int, SealRecord]:
+        """Return the sealed versions of a name, by number."""
+        seal = self.tables.seal
+        query = select(seal).where(*_named(seal, workspace, name))
+        if version is not None:
+            query = query.where(seal.c.version == version)
+        return {row.version: _seal(row) for row in self.connection.execute(query)}
+
+    def all_seals(self) -> list[SealRecord]:
+        """Return every seal, in the order of their making."""
+        seal = self.tables.seal
+        return [_seal(row) for row in self.connection.execute(select(seal).order_by(seal.c.event))]
+
+    def seal_of(self, workspace: str, name: str, run_id: str, manifest_digest: str) -> SealRecord | None:
+        """Return the version of a name that was made from these bytes of this run."""
+        seal = self.tables.seal
+        query = select(seal).where(
+            *_named(seal, workspace, name), seal.c.run_id == run_id, seal.c.manifest_digest == manifest_digest
+        )
+        row = self.connection.execute(query.order_by(seal.c.version)).first()
+        return _seal(row) if row else None
+
+    def legacy(self, workspace: str, name: str) -> set[int]:
+        """Return the versions that were there before the name was governed."""
+        legacy = self.tables.legacy_version
+        return set(self.connection.execute(select(legacy.c.version).where(*_named(legacy, workspace, name))).scalars())
+
+    def stages(self, workspace: str, name: str) -> dict[int, Stage]:
+        """Return our stage record: the last stage of each version that ever had one."""
+        stage = self.tables.stage
+        query = select(stage.c.version, stage.c.stage).where(*_named(stage, workspace, name)).order_by(stage.c.event)
+        return {row.version: cast("Stage", row.stage) for row in self.connection.execute(query)}
+
+    def aliases(self, workspace: str, name: str) -> dict[str, int | None]:
+        """Return our alias record: where each reserved alias points, None if it was taken away."""
+        alias = self.tables.alias
+        query = select(alias.c.alias, alias.c.version).where(*_named(alias, workspace, name)).order_by(alias.c.event)
+        return {row.alias: row.version for row in self.connection.execute(query)}
+
+    def quarantined(self, workspace: str, name: str) -> dict[int, int]:
+        """Return the quarantined versions of a name, each with its first event."""
+        table = self.tables.quarantine
+        query = select(table.c.version, func.min(table.c.event)).where(*_named(table, workspace, name))
+        return {row[0]: row[1] for row in self.connection.execute(query.group_by(table.c.version))}
+
+    def retention(self, workspace: str, name: str, version: int) -> tuple[int, bool] | None:
+        """Return until when a version is kept (ms since the epoch) and whether a legal hold is on it."""
+        table = self.tables.retention
+        query = select(table.c.until, table.c.hold).where(*_named(table, workspace, name), table.c.version == version)
+        row = self.connection.execute(query.order_by(table.c.event.desc()).limit(1)).first()
+        return (row.until, bool(row.hold)) if row else None
+
+    def has_event(self, action: str, workspace: str, name: str, version: int) -> bool:
+        """Tell whether such an event exists for a version."""
+        event = self.tables.event
+        query = select(event.c.seq).where(
+            *_named(event, workspace, name), event.c.version == version, event.c.action == action
+        )
+        return self.connection.execute(query.limit(1)).first() is not None
+
+    def reasons(self, workspace: str, name: str, action: str) -> dict[int, str]:
+        """Return the reason given with the last such event of each version, unless it was erased."""
+        event, said = self.tables.event, self.tables.free_text
+        query = (
+            select(event.c.version, said.c.text)
+            .join(said, and_(said.c.event == event.c.seq, said.c.field == "reason"))
+            .where(*_named(event, workspace, name), event.c.action == action)
+            .order_by(event.c.seq)
+        )
+        return {row.version: row.text for row in self.connection.execute(query)}
+
+    def last_fact(self, action: str, fact: str, subject: Subject) -> str | None:
+        """Return a fact of the last such event about an experiment or a version."""
+        event = self.tables.event
+        about = [event.c.action == action]
+        if subject.experiment_id is not None:
+            about += [event.c.experiment_id == subject.experiment_id, event.c.name.is_(None)]
+        if subject.name is not None:
+            about += [*_named(event, str(subject.workspace), subject.name), event.c.version == subject.version]
+        bodies = self.connection.execute(select(event.c.body).where(*about).order_by(event.c.seq.desc())).scalars()
+        found = (json.loads(body)["facts"].get(fact) for body in bodies)
+        return next((value for value in found if value is not None), None)
+
+    def count_since(self, action: str, actor: str, since: int, most: int) -> int:
+        """Return how many of somebody's last events are of a kind and not older than a time, up to a number."""
+        event = self.tables.event
+        last = select(event.c.action, event.c.at).where(event.c.actor == actor).order_by(event.c.seq.desc()).limit(most)
+        return sum(row.action == action and row.at >= since for row in self.connection.execute(last))
+
+    def governed_models(self) -> list[tuple[str, str]]:
+        """Return workspace and name of every governed model."""
+        model = self.tables.governed_model
+        found = self.connection.execute(select(model.c.workspace, model.c.name).order_by(model.c.event))
+        return [(row.workspace, row.name) for row in found]
+
+    def key_in_force(self) -> str | None:
+        """Return the id of the key that signs now, None before the first governed act."""
+        keys = self.tables.signing_key
+        found: str | None = self.connection.execute(
+            select(keys.c.key_id).order_by(keys.c.event.desc()).limit(1)
+        ).scalar()
+        return found
+
+    def principal_ids(self, name: str) -> list[str]:
+        """Return the ids of everybody who goes by this name."""
+        table = self.tables.principal_name
+        return list(self.connection.execute(select(table.c.principal_id).where(table.c.name == name)).scalars())
+
+    def find_principal(self, principal: Principal) -> str | None:
+        """Return the id of a principal that has acted before."""
+        table = self.tables.principal_name
+        query = select(table.c.principal_id).where(table.c.kind == principal.kind, table.c.name == principal.name)
+        found: str | None = self.connection.execute(query).scalar()
+        return found
+
+    def seq_at(self, at: int) -> int:
+        """Return the last event at or before a time in ms since the epoch, 0 if there is none."""
+        event = self.tables.event
+        query = select(event.c.seq).where(event.c.at <= at).order_by(event.c.at.desc(), event.c.seq.desc()).limit(1)
+        return self.connection.execute(query).scalar() or 0
+
+    def history(
+        self,
+        *,
+        name: str | None,
+        version: int | None,
+        actors: list[str] | None,
+        before: int | None,
+        limit: int,
+    ) -> list[HistoryRow]:
+        """Return events, the newest first, of a name, a version, or somebody.
+
+        Args:
+            name: only events of this registered model.
+            version: only of this version.
+            actors: only by or for one of these principal ids.
+            before: only events with a smaller number.
+            limit: how many at most.
+        """
+        event = self.tables.event
+        wanted = []
+        if name is not None:
+            wanted.append(event.c.name == name)
+        if version is not None:
+            wanted.append(event.c.version == version)
+        if before is not None:
+            wanted.append(event.c.seq < before)
+        newest = event.c.seq.desc()
+        query: Select[Any] = select(event).where(*wanted).order_by(newest).limit(limit)
+        if actors is not None:
+            # One bounded walk per index; an OR over both would sort everything that somebody ever did.
+            walks = [
+                select(select(event.c.seq).where(column.in_(actors), *wanted).order_by(newest).limit(limit).subquery())
+                for column in (event.c.actor, event.c.on_behalf_of)
+            ]
+            numbers = union(*walks).subquery()
+            query = select(event).where(event.c.seq.in_(select(numbers.c.seq))).order_by(newest).limit(limit)
+        return self._with_texts(list(self.connection.execute(query)))
+
+    def live(self, name: str | None, until: int | None) -> list[LiveRow]:
+        """Return which version was in which stage after an event number, or is now."""
+        stage, event = self.tables.stage, self.tables.event
+        known = [
+            select(table.c.workspace, table.c.name, table.c.version).where(*([table.c.name == name] if name else []))
+            for table in (self.tables.seal, self.tables.legacy_version)
+        ]
+        version = union(*known).subquery()
+        keys = ("workspace", "name", "version")
+        same = [getattr(stage.c, key) == getattr(version.c, key) for key in keys]
+        # One step down the index per version, however often versions were moved.
+        last = select(func.max(stage.c.event)).where(*same, *([stage.c.event <= until] if until is not None else []))
+        query = (
+            select(stage.c.name, stage.c.version, stage.c.stage, stage.c.event, event.c.at)
+            .select_from(version)
+            .join(stage, and_(*same, stage.c.event == last.correlate(version).scalar_subquery()))
+            .join(event, event.c.seq == stage.c.event)
+            .where(or_(stage.c.stage == "Production", stage.c.stage == "Staging"))
+            .order_by(stage.c.name, stage.c.version)
+        )
+        return [
+            LiveRow(r.name, r.version, cast("Stage", r.stage), r.at, r.event) for r in self.connection.execute(query)
+        ]
+
+    def _with_texts(self, rows: list[Row[Any]]) -> list[HistoryRow]:
+        if not rows:
+            return []
+        people, texts = self.tables.principal_name, self.tables.free_text
+        ids = {i for r in rows for i in (r.actor, r.on_behalf_of) if i}
+        names = {
+            r.principal_id: r.name
+            for r in self.connection.execute(select(people).where(people.c.principal_id.in_(ids)))
+        }
+        said: dict[int, dict[str, str]] = {}
+        for r in self.connection.execute(select(texts).where(texts.c.event.in_([r.seq for r in rows]))):
+            said.setdefault(r.event, {})[r.field] = r.text
+        return [
+            HistoryRow(
+                seq=r.seq,
+                at=r.at,
+                actor=names.get(r.actor, r.actor),
+                on_behalf_of=names.get(r.on_behalf_of, r.on_behalf_of) if r.on_behalf_of else None,
+                action=r.action,
+                experiment_id=r.experiment_id,
+                name=r.name,
+                version=r.version,
+                run_id=r.run_id,
+                body=json.loads(r.body),
+                text=said.get(r.seq, {}),
+            )
+            for r in rows
+        ]
+
+
+def _named(table: Any, workspace: str, name: str) -> tuple[Any, Any]:
+    return table.c.workspace == workspace, table.c.name == name
+
+
+def _lock(row: Row[Any]) -> LockRecord:
+    values = dict(row._mapping)
+    return LockRecord(**{**values, "experiment_id": str(values["experiment_id"])})
+
+
+def _seal(row: Row[Any]) -> SealRecord:
+    values = dict(row._mapping)
+    return SealRecord(**{**values, "experiment_id": str(values["experiment_id"])})
