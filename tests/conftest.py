@@ -12,21 +12,25 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from trained_store import Trained as Trained
+from trained_store import copy_trained, settle
+from trained_store import plain_mlflow as plain_mlflow
+from trained_store import train as train
 
 from intelligentscan.app import Services, build
 from intelligentscan.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment
+    from postgres_server import Postgres
 
     from intelligentscan.stores.mlflow_open import MlflowStores
 
@@ -119,6 +123,31 @@ def client(settings: Settings, stores: "MlflowStores") -> "MlflowClient":
     return MlflowClient(tracking_uri=settings.store_uri)
 
 
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Postgres]":
+    """A PostgreSQL server of the tests' own."""
+    from postgres_server import Postgres
+
+    postgres = Postgres(tmp_path_factory.mktemp("pg"))
+    yield postgres
+    postgres.server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres: "Postgres", tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A database with MLflow's schema, to be copied."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    name = postgres.database()
+    SqlAlchemyStore(postgres.uri(name), str(tmp_path_factory.mktemp("pg-home"))).engine.dispose()
+    return name
+
+
+@pytest.fixture
+def database(postgres: "Postgres", migrated: str) -> str:
+    return postgres.database(migrated)
+
+
 @dataclass(frozen=True)
 class Look:
     """What a SQLite store and its artifact folder hold."""
@@ -174,83 +203,55 @@ def run_plain(
     )
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A store with runs made by plain MLflow, as a training script leaves them."""
+@pytest.fixture(scope="session")
+def trained_template(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Trained:
+    """Train tiny models and log them with plain MLflow, once per session, to be copied."""
+    home = copy_store(template, tmp_path_factory.mktemp("trained") / "home")
+    settings = Settings(home=home)
+    trained = train(home, settings, settings.store_uri)
+    settle(home)
+    return trained
 
-    home: Path
-    settings: Settings
-    client: "MlflowClient"
-    experiment: "Experiment"
-    with_model: str
-    better: str
-    with_two: str
-    without: str
-    legacy: str
-    running: str
-    failed: str
 
-    @property
-    def services(self) -> Services:
-        """New services on this store."""
-        return build(self.settings)
+@pytest.fixture
+def trained(trained_template: Trained, home: Path) -> Trained:
+    """A store of the test's own with trained models: registering locks the experiment that they came from."""
+    return copy_trained(trained_template, home)
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Trained:
-    """Train tiny models and log them with plain MLflow, once per session; tests leave these runs as they are."""
-    home = copy_store(template, tmp_path_factory.mktemp("trained") / "home")
-    settings = Settings(home=home)
-    return train(home, settings, settings.store_uri)
+def registered_template(tmp_path_factory: pytest.TempPathFactory, trained_template: Trained) -> Trained:
+    """A trained store with two versions of the model `fm`, to be copied."""
+    import anyio
+
+    trained = copy_trained(trained_template, tmp_path_factory.mktemp("registered") / "home")
+
+    async def register() -> None:
+        services = trained.services
+        for run_id in (trained.with_model, trained.better):
+            await services.registry.register("fm", run_id=run_id)
+
+    anyio.run(register)
+    settle(trained.home)
+    return trained
 
 
-@contextmanager
-def plain_mlflow(uri: str) -> Iterator[None]:
-    """Let plain `mlflow` in this process write to a store, as a training script does."""
-    import mlflow
+@pytest.fixture
+def registered(registered_template: Trained, home: Path) -> Trained:
+    """Versions 1 and 2 of `fm`, sealed, in a store of the test's own.
 
-    mlflow.set_tracking_uri(uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
-
-
-def train(home: Path, settings: Settings, uri: str) -> Trained:
-    """Log one run of every kind that a registration meets."""
-    import mlflow
+    Their bytes, sealed and original ones, are shared by all tests, which leave them as they are and register
+    nothing more from them: rows of locked experiments and sealed versions cannot be moved to another place.
+    """
     from mlflow import MlflowClient
-    from sklearn.linear_model import LogisticRegression
 
-    client = MlflowClient(tracking_uri=uri)
-    with plain_mlflow(uri):
-        location = str(home / "artifacts" / "training") if uri.startswith("sqlite") else None
-        experiment_id = client.create_experiment("training", artifact_location=location)
-
-        def run(name: str, models: tuple[str, ...] = (), strength: float = 1.0) -> str:
-            model = LogisticRegression(C=strength).fit([[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1])
-            with mlflow.start_run(experiment_id=experiment_id, run_name=name) as started:
-                mlflow.log_params({"C": strength})
-                mlflow.log_metric("accuracy", 0.9 + strength / 100)
-                for each in models:
-                    mlflow.sklearn.log_model(model, name=each, pip_requirements=["scikit-learn"])
-            return str(started.info.run_id)
-
-        with_model = run("first", ("model",))
-        better = run("better", ("model",), strength=3.0)
-        with_two = run("two", ("left", "right"))
-        without = run("none")
-        legacy = run("legacy")
-        folder = home / "legacy-model"
-        mlflow.sklearn.save_model(
-            LogisticRegression().fit([[0.0], [1.0]], [0, 1]), str(folder), pip_requirements=["scikit-learn"]
-        )
-        client.log_artifacts(legacy, str(folder), "classifier")
-        running = client.create_run(experiment_id).info.run_id
-        failed = client.create_run(experiment_id).info.run_id
-        client.set_terminated(failed, "FAILED")
-    experiment = client.get_experiment(experiment_id)
-    return Trained(home, settings, client, experiment, with_model, better, with_two, without, legacy, running, failed)
+    shared = registered_template.home
+    shutil.copyfile(shared / "mlflow.db", home / "mlflow.db")
+    shutil.copytree(shared / "keys", home / "keys")
+    settings = Settings(home=home, archive=shared / "archive")
+    return replace(
+        registered_template, home=home, settings=settings, client=MlflowClient(tracking_uri=settings.store_uri)
+    )
 
 
 @dataclass
