@@ -12,11 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import anyio.to_thread
+
 from intelligentscan._threads import Lanes
 from intelligentscan.settings import Settings
 
 if TYPE_CHECKING:
     from intelligentscan.stores.interface import Stores
+    from intelligentscan.stores.mlflow_upgrade import GovernanceSteps, UpgradeReport
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -53,6 +56,28 @@ class StoreAccess:
             StoreError: the store refused, broke, or did not confirm in time.
         """
         return await self._lanes.write(self._call, use)
+
+    def call_blocking(self, use: "Callable[[Stores], T]") -> T:
+        """Run a function on the store in this thread, without a deadline; for what may take minutes."""
+        return self._call(use)
+
+    async def upgrade(self, steps: "Callable[..., GovernanceSteps]") -> "UpgradeReport":
+        """Bring the schema of the store up to date, which stays closed meanwhile; may take minutes.
+
+        Args:
+            steps: makes the steps of the governance layer, given the class that holds them.
+
+        Raises:
+            StoreError: the store cannot be upgraded; nothing was changed.
+        """
+
+        def work() -> "UpgradeReport":
+            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+            home = importlib.import_module("intelligentscan.stores.mlflow_upgrade")
+            report: UpgradeReport = home.upgrade(self._settings.store_uri, steps(home.GovernanceSteps))
+            return report
+
+        return await anyio.to_thread.run_sync(work)
 
     def _call(self, use: "Callable[[Stores], T]") -> T:
         return self._open().call(use)

@@ -10,6 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 from intelligentscan.domain.registry import Stage
 from intelligentscan.domain.run import RunStatus
+from intelligentscan.stores.governance.store import GovernanceStore
 
 T = TypeVar("T")
 KIND_TAG = "intelligentscan.kind"
@@ -82,6 +83,32 @@ class RunDraft:
     status: RunStatus | None = None
     start_time: int | None = None
     idempotency: Idempotency | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRecord:
+    """A dataset that a run has logged."""
+
+    name: str
+    digest: str
+    context: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Where a run or a logged model keeps its files; None where that is not a folder of this machine."""
+
+    label: str
+    folder: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunningRun:
+    """A run that has not ended; the time of its last known write in milliseconds since the epoch."""
+
+    run_id: str
+    run_name: str
+    last_write: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +201,17 @@ class StageMove:
     name: str
     version: int
     stage: Stage
+
+
+@dataclass(frozen=True, slots=True)
+class VersionDraft:
+    """A version to make: under which name, from which logged model, and where its sealed copy lies if it has one."""
+
+    name: str
+    source: ModelSource
+    run_id: str
+    location: str
+    description: str | None
     tags: dict[str, str]
 
 
@@ -190,6 +228,14 @@ class TrackingStore(Protocol):
 
     def find_experiment(self, name_or_id: str) -> ExperimentRecord | None:
         """Return the experiment of this name, else of this id, deleted ones too."""
+        ...
+
+    def find_experiment_by_name(self, name: str) -> ExperimentRecord | None:
+        """Return the experiment of exactly this name, a deleted one too."""
+        ...
+
+    def experiment_by_id(self, experiment_id: str) -> ExperimentRecord | None:
+        """Return the experiment of this id, a deleted one too."""
         ...
 
     def create_experiment(self, name: str, tags: dict[str, str]) -> tuple[ExperimentRecord, bool]:
@@ -230,6 +276,22 @@ class TrackingStore(Protocol):
         self, experiment_id: str, filter: str, order_by: Sequence[str], limit: int, token: str | None
     ) -> Page[RunRecord]:
         """Return a page of the experiment's runs."""
+        ...
+
+    def running(self, experiment_id: str, limit: int) -> tuple[RunningRun, ...]:
+        """Return runs of the experiment that have not ended."""
+        ...
+
+    def end_run(self, run_id: str, status: RunStatus, time: int) -> None:
+        """End a run."""
+        ...
+
+    def folders(self, experiment_id: str) -> tuple[RunFolder, ...]:
+        """Return where the runs and the logged models of an experiment keep their files."""
+        ...
+
+    def datasets(self, run_id: str) -> tuple[DatasetRecord, ...]:
+        """Return the datasets that a run has logged as inputs."""
         ...
 
     def metric_history(self, run_id: str, key: str, limit: int) -> tuple[MetricValue, ...]:
@@ -283,10 +345,32 @@ class RegistryStore(Protocol):
         """Return the version that was made from this source."""
         ...
 
-    def create_version(
-        self, name: str, source: ModelSource, run_id: str, description: str | None, tags: dict[str, str]
-    ) -> tuple[VersionRecord, bool]:
-        """Return the version made from this source, and whether this call made it."""
+    def ensure_model(self, name: str) -> bool:
+        """Make the registered model if there is none; tell whether this call made it."""
+        ...
+
+    def highest_version(self, name: str) -> int:
+        """Return the highest version number of a name, 0 if it has none."""
+        ...
+
+    def create_sealed(self, draft: VersionDraft) -> VersionRecord:
+        """Make a version whose source is the sealed copy; call it inside a governed unit."""
+        ...
+
+    def create_version(self, draft: VersionDraft) -> tuple[VersionRecord, bool]:
+        """Return the version made from this source, and whether this call made it, where no unit joins us."""
+        ...
+
+    def fetch(self, source: ModelSource, folder: Path) -> Path:
+        """Return a folder that holds the model's files: their own if they are local, else a copy in `folder`."""
+        ...
+
+    def model_names(self) -> list[str]:
+        """Return the names of all registered models; prompts are none."""
+        ...
+
+    def set_live(self, name: str, stages: dict[int, Stage], aliases: dict[str, int | None]) -> None:
+        """Put who is in Production, and these aliases, to what the record says."""
         ...
 
     def in_stage(self, name: str, stage: Stage) -> int | None:
@@ -298,8 +382,26 @@ class RegistryStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class SchemaRevision:
+    """Which schema the database has, and which one this release of MLflow makes; None where a server decides."""
+
+    current: str | None
+    head: str | None
+    tables: tuple[str, ...] = ()
+
+    @property
+    def upgrade_needed(self) -> bool:
+        """Whether MLflow would refuse the database as it is."""
+        return self.current != self.head
+
+
 class Stores(Protocol):
-    """The two stores, opened."""
+    """The stores, opened."""
+
+    def schema(self) -> SchemaRevision:
+        """Return the schema of the tracking database."""
+        ...
 
     @property
     def tracking(self) -> TrackingStore:
@@ -309,6 +411,11 @@ class Stores(Protocol):
     @property
     def registry(self) -> RegistryStore:
         """Logged and registered models."""
+        ...
+
+    @property
+    def governance(self) -> GovernanceStore:
+        """Locks, seals, the stage record and the audit trail."""
         ...
 
     def call(self, use: "Callable[[Stores], T]") -> T:

@@ -10,14 +10,17 @@ import sqlalchemy.exc
 from mlflow.exceptions import MlflowException
 
 from intelligentscan.domain.errors import (
+    ExperimentLocked,
     IntelligentScanError,
     InvalidArgument,
     InvalidFilter,
     NotFound,
+    Refused,
     StoreBroken,
     StoreError,
     StoreUnavailable,
     ValueConflict,
+    VersionSealed,
 )
 from intelligentscan.domain.names import FILTER_EXAMPLE
 from intelligentscan.domain.text import untrusted
@@ -28,6 +31,11 @@ _UNAVAILABLE = ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_E
 _WRAPPED = ("INTERNAL_ERROR", "BAD_REQUEST", "TEMPORARILY_UNAVAILABLE")
 """Codes under which MLflow's stores pass on what the database said."""
 
+_GUARD = re.compile(
+    r"(EXPERIMENT_LOCKED|TICKET_REQUIRED|VERSION_SEALED|PROMOTION_REQUIRED|MODEL_GOVERNED|ALIAS_RESERVED"
+    r"|GOVERNANCE_APPEND_ONLY): ([^\n]+)"
+)
+_CONTINUE = re.compile(r"continue in '(.+)'\.?$")
 _CHECK = "call again; if it persists, check MLFLOW_TRACKING_URI with 'intelligentscan doctor'."
 
 
@@ -65,6 +73,8 @@ def from_mlflow(exc: MlflowException) -> IntelligentScanError:
     """Return our error for one of MLflow's."""
     text = _first_line(exc)
     code = str(exc.error_code)
+    if (guarded := refused_by_guard(str(exc))) is not None:
+        return guarded
     if code in _WRAPPED and (found := _of_database(exc)) is not None:
         return found
     if code in _UNAVAILABLE or "API request to" in str(exc) or "Max retries exceeded" in str(exc):
@@ -111,7 +121,28 @@ def bad_filter(exc: MlflowException) -> InvalidFilter:
     )
 
 
-def _of_database(exc: BaseException) -> StoreError | None:
+def refused_by_guard(text: str) -> Refused | None:
+    """Return our error for the text of a guard, if there is one in what a database or a server said."""
+    found = _GUARD.search(text)
+    if found is None:
+        return None
+    code, said = found[1], untrusted(found[2].strip(), 300)
+    if code == "EXPERIMENT_LOCKED":
+        following = _CONTINUE.search(found[2].strip())
+        name = following[1] if following else None
+        return ExperimentLocked(
+            said,
+            next=f"call again with experiment='{untrusted(name, 250)}'; create_experiment makes it if it is missing."
+            if name
+            else "call create_experiment with the name of the locked experiment; it names the next one.",
+            details={"next_experiment": name} if name else None,
+        )
+    return VersionSealed(
+        f"{code}: {said}", next="use register_model for a new version and promote to move one.", details={"guard": code}
+    )
+
+
+def _of_database(exc: BaseException) -> IntelligentScanError | None:
     """Return the error for what the database said, if that is behind an exception."""
     reason: BaseException | None = exc
     seen: set[int] = set()  # HTTP clients make circles of exceptions
@@ -121,6 +152,8 @@ def _of_database(exc: BaseException) -> StoreError | None:
     if not isinstance(reason, sqlalchemy.exc.DBAPIError) or not isinstance(reason.orig, Exception):
         return None
     said = _first_line(reason.orig)
+    if (guarded := refused_by_guard(str(reason.orig))) is not None:
+        return guarded
     if (broken := _broken_file(said)) is not None:
         return broken
     if isinstance(reason, sqlalchemy.exc.OperationalError):

@@ -15,6 +15,7 @@ from mlflow.utils.uri import append_to_uri_path, is_local_uri
 from intelligentscan._digest import sha256_file
 from intelligentscan._private_folder import private_folder_blocking
 from intelligentscan.domain.errors import NoModel, TooLarge
+from intelligentscan.stores.archive_source import META_FILE
 from intelligentscan.stores.interface import ModelSource, PyfuncModel, RunRecord
 from intelligentscan.stores.mlflow_errors import is_unavailable
 from intelligentscan.stores.mlflow_records import run_record
@@ -153,6 +154,13 @@ class LoggedModels:
         known.append({"name": name, "version": version})
         self._store.set_logged_model_tags(source.model_id, [LoggedModelTag("mlflow.modelVersions", json.dumps(known))])
 
+    def fetch(self, source: ModelSource, folder: Path) -> Path:
+        """Return a folder with the model's files: their own if they are local, else a copy in `folder`."""
+        if is_local_uri(source.location):
+            return Path(local_file_uri_to_path(source.location))
+        repository = get_artifact_repository(source.location, tracking_uri=self._uri)
+        return Path(repository.download_artifacts("", str(folder)))
+
     def manifest(self, source: ModelSource) -> list[dict[str, object]]:
         """Return path, size in bytes and sha256 of each file of the model, sorted by path."""
         if is_local_uri(source.location):
@@ -177,7 +185,7 @@ def _manifest(folder: Path) -> list[dict[str, object]]:
                 next="log the model again with plain files only.",
                 details={"file": path.relative_to(folder).as_posix()[:200]},
             )
-        if path.is_file():
+        if path.is_file() and path != folder / META_FILE:  # MLflow's note from an earlier load, no part of the model
             name = path.relative_to(folder).as_posix()
             entries.append({"path": name, "size": path.stat().st_size, "sha256": sha256_file(path)})
         if len(entries) > MAX_MODEL_FILES:

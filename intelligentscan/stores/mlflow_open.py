@@ -1,18 +1,22 @@
 """Opens the tracking and the registry store that the settings name."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy
+from mlflow.store.db import utils as db_utils
+from mlflow.store.db.base_sql_model import Base
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.tracking._model_registry import utils as registry_utils
 from mlflow.tracking._tracking_service import utils as tracking_utils
 from mlflow.utils.uri import is_databricks_unity_catalog_uri
 
+from intelligentscan._signing import KeyFolder
 from intelligentscan.domain.errors import StoreError
 from intelligentscan.domain.text import untrusted
 from intelligentscan.settings import Settings, artifact_uri, sqlite_path, sqlite_uri
-from intelligentscan.stores.interface import Stores
+from intelligentscan.stores.governance.store import GovernanceStore
+from intelligentscan.stores.interface import SchemaRevision, Stores
 from intelligentscan.stores.mlflow_errors import translated
 from intelligentscan.stores.mlflow_models import LoggedModels
 from intelligentscan.stores.mlflow_registry import MlflowRegistry
@@ -22,15 +26,26 @@ from intelligentscan.stores.mlflow_unit import Units
 from intelligentscan.stores.mlflow_write import SqlWriter, StepWriter, index_idempotency
 
 T = TypeVar("T")
+GUARDED_DIALECTS = ("sqlite", "postgresql")
+GOVERNANCE_FILE = "governance.db"
 _MIGRATION_LEASE = 0x1A7E_1153
 
 
 class MlflowStores:
     """Tracking and registry of one MLflow store, opened."""
 
-    def __init__(self, tracking: MlflowTracking, registry: MlflowRegistry) -> None:
+    def __init__(self, tracking: MlflowTracking, registry: MlflowRegistry, governance: GovernanceStore) -> None:
         self.tracking = tracking
         self.registry = registry
+        self.governance = governance
+
+    def schema(self) -> SchemaRevision:
+        """Return the schema of the tracking database."""
+        if not hasattr(self.tracking._store, "engine"):
+            return SchemaRevision(None, None)
+        engine = self.tracking._store.engine
+        tables = (*Base.metadata.tables, "alembic_version")
+        return SchemaRevision(db_utils._get_schema_version(engine), db_utils._get_latest_schema_revision(), tables)
 
     def call(self, use: "Callable[[Stores], T]") -> T:
         """Run the function on the stores; what goes wrong in them comes out as one of our errors."""
@@ -81,7 +96,21 @@ def _open(settings: Settings) -> MlflowStores:
     tracking = MlflowTracking(tracking_store, uri, write, statistics.freshen if statistics else None)
     models = LoggedModels(tracking_store, uri, units)
     stages = not is_databricks_unity_catalog_uri(registry_uri)
-    return MlflowStores(tracking, MlflowRegistry(registry_store, models, registry_units, stages))
+    registry = MlflowRegistry(registry_store, models, registry_units, stages)
+    joint = units if registry_uri == uri and settings.governance_uri is None else None
+    return MlflowStores(tracking, registry, _governance(settings, uri, tracking_store, joint))
+
+
+def _governance(settings: Settings, uri: str, store: Any, units: Units | None) -> GovernanceStore:
+    """Open the governance database: MLflow's own where guards can stand in it, else one of its own."""
+    keys = KeyFolder(settings.keys_folder)
+    if units is not None and store.engine.dialect.name in GUARDED_DIALECTS:
+        return GovernanceStore(store.engine, keys, units.unit)
+    own = settings.governance_uri or sqlite_uri(settings.home / GOVERNANCE_FILE)
+    if (path := sqlite_path(own)) is not None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        own = sqlite_uri(path)
+    return GovernanceStore(sqlalchemy.create_engine(own), keys, None)
 
 
 def _is_sql(uri: str) -> bool:

@@ -1,6 +1,7 @@
 """Registered models and their versions through MLflow's registry store, whatever its backend."""
 
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, cast
 
 from mlflow.entities.model_registry import ModelVersionTag, RegisteredModelAlias
@@ -21,6 +22,7 @@ from intelligentscan.stores.interface import (
     RunRecord,
     StageMove,
     StageMoved,
+    VersionDraft,
     VersionRecord,
 )
 from intelligentscan.stores.mlflow_errors import none_if_missing
@@ -91,34 +93,54 @@ class MlflowRegistry:
         ]
         return min(there, key=lambda v: v.version, default=None)
 
-    def create_version(
-        self, name: str, source: ModelSource, run_id: str, description: str | None, tags: dict[str, str]
-    ) -> tuple[VersionRecord, bool]:
-        """Return the version made from this source, and whether this call made it."""
+    def ensure_model(self, name: str) -> bool:
+        """Make the registered model if there is none; tell whether this call made it.
+
+        Raises:
+            InvalidName: a prompt has the name.
+        """
         if self.get_model(name) is not None:
-            return self._create_version(name, source, run_id, description, tags)
+            return False
+        self._create_model(name)
+        return True
+
+    def highest_version(self, name: str) -> int:
+        """Return the highest version number of a name, 0 if it has none."""
+        newest = self.get_versions(name, None, 1, None).rows
+        return newest[0].version if newest else 0
+
+    def create_sealed(self, draft: VersionDraft) -> VersionRecord:
+        """Make a version whose source is the sealed copy; call it inside a governed unit."""
+        tags = [ModelVersionTag(k, v) for k, v in draft.tags.items()]
+        made = self._store.create_model_version(
+            draft.name, draft.location, draft.run_id, tags, None, draft.description, model_id=draft.source.model_id
+        )
+        self._models.note_version(draft.source, draft.name, int(made.version))
+        return self._version(draft.name, int(made.version))
+
+    def create_version(self, draft: VersionDraft) -> tuple[VersionRecord, bool]:
+        """Return the version made from this source, and whether this call made it, where no unit joins us."""
+        name = draft.name
         try:
-            return self._create_version(name, source, run_id, description, tags)
+            return self._create_version(draft)
         except (MlflowException, UnitBroken, SQLAlchemyError):
             if self.get_model(name) is None:
                 raise
             # Another process made the first version of this name at the same moment, which undid ours.
-            return self._create_version(name, source, run_id, description, tags)
+            return self._create_version(draft)
 
-    def _create_version(
-        self, name: str, source: ModelSource, run_id: str, description: str | None, tags: dict[str, str]
-    ) -> tuple[VersionRecord, bool]:
+    def _create_version(self, draft: VersionDraft) -> tuple[VersionRecord, bool]:
+        name, source, run_id = draft.name, draft.source, draft.run_id
         with self._atomic() as session:
-            if self.get_model(name) is None:
-                self._create_model(name)
+            self.ensure_model(name)
             self._hold(session, name)
             if (there := self.find_version(name, source, run_id)) is not None:
                 return there, False
-            wanted = [ModelVersionTag(k, v) for k, v in tags.items()]
+            wanted = [ModelVersionTag(k, v) for k, v in draft.tags.items()]
             # MLflow resolves `models:/m-…` through the process-wide tracking URI, which is not ours to set.
             origin = source.location if session is not None else source.uri
             made = self._store.create_model_version(
-                name, origin, run_id, wanted, None, description, model_id=source.model_id
+                name, origin, run_id, wanted, None, draft.description, model_id=source.model_id
             )
             if session is not None and origin != source.uri:
                 row = session.query(SqlModelVersion).filter_by(name=name, version=made.version)
@@ -130,6 +152,47 @@ class MlflowRegistry:
                     return first, False
             self._models.note_version(source, name, int(made.version))
             return self._version(name, int(made.version)), True
+
+    def fetch(self, source: ModelSource, folder: Path) -> Path:
+        """Return a folder that holds the model's files: their own if they are local, else a copy in `folder`."""
+        return self._models.fetch(source, folder)
+
+    def model_names(self) -> list[str]:
+        """Return the names of all registered models; prompts are none."""
+        found: list[str] = []
+        token: str | None = None
+        while True:
+            page = self._store.search_registered_models(max_results=1000, page_token=token)
+            found += [m.name for m in page if not _is_prompt(m)]
+            token = page.token
+            if not token:
+                return found
+
+    def set_live(self, name: str, stages: dict[int, Stage], aliases: dict[str, int | None]) -> None:
+        """Put who is in Production, and these aliases, to what the record says; what leaves it is archived."""
+        model = self.get_model(name)
+        actual = model.aliases if model else {}
+        with self._atomic():
+            for each in self._all_versions(name) if self.stages else ():
+                wanted = stages.get(each.version) == "Production"
+                if wanted != (each.stage == "Production"):
+                    stage = "Production" if wanted else "Archived"
+                    self._store.transition_model_version_stage(name, each.version, stage, False)
+            for alias, version in aliases.items():
+                if version is None and alias in actual:
+                    self._store.delete_registered_model_alias(name, alias)
+                elif version is not None and actual.get(alias) != version:
+                    self._store.set_registered_model_alias(name, alias, version)
+
+    def _all_versions(self, name: str) -> list[VersionRecord]:
+        found: list[VersionRecord] = []
+        token: str | None = None
+        while True:
+            page = self.get_versions(name, None, 1000, token)
+            found += page.rows
+            token = page.next_token
+            if token is None:
+                return found
 
     def in_stage(self, name: str, stage: Stage) -> int | None:
         """Return the version that holds the stage's alias or, without one, the stage itself."""
@@ -163,8 +226,6 @@ class MlflowRegistry:
                     self._store.delete_registered_model_alias(name, other)
             if stage == "Production" and replaced is not None:
                 self._store.set_registered_model_alias(name, PREVIOUS, replaced)
-            for key, value in move.tags.items():
-                self._store.set_model_version_tag(name, version, ModelVersionTag(key, value))
             return StageMoved(self._version(name, version), replaced)
 
     def _atomic(self) -> AbstractContextManager[Session | None]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+import sqlalchemy
 from mlflow.store.db.base_sql_model import Base
 from mlflow.store.db.utils import create_sqlalchemy_engine
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
@@ -21,6 +22,8 @@ from sqlalchemy.pool import Pool
 
 from intelligentscan.domain.errors import StoreBroken
 from intelligentscan.settings import sqlite_uri
+from intelligentscan.stores.governance.migrations import migrate
+from intelligentscan.stores.guards import install as guards
 
 logger = logging.getLogger(__name__)
 ANALYZE_FIRST_AT = 50
@@ -94,9 +97,22 @@ def _migrate(fresh: Path, artifact_root: str) -> None:
         # MLflow would write the root into its SQL as it is, and stumble over quotes and colons in it.
         location = f"{artifact_root.rstrip('/')}/0"
         connection.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (location,))
+        connection.commit()
+    govern(uri)
+    with closing(sqlite3.connect(fresh)) as connection:
         connection.execute("ANALYZE")
         connection.commit()
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def govern(uri: str) -> None:
+    """Make governance tables and guards in a SQLite store."""
+    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.pool.NullPool)
+    with engine.begin() as connection:
+        migrate(connection)
+        guards.drop(connection)
+        guards.install(connection)
+    engine.dispose()
 
 
 def give_engines(uri: str) -> None:

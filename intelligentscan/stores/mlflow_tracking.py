@@ -2,25 +2,33 @@
 
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlflow.entities import ExperimentTag, Run, ViewType
+from mlflow.entities import RunStatus as MlflowRunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.tracking.dbmodels.models import SqlLoggedModel, SqlRun
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
 
 from intelligentscan._private_folder import private_folder_blocking
 from intelligentscan.domain.errors import ArtifactNotFound, InvalidArgument, TooLarge
+from intelligentscan.domain.run import RunStatus
 from intelligentscan.stores.interface import (
     ARGUMENTS_TAG,
     IDEMPOTENCY_TAG,
     ArtifactRecord,
+    DatasetRecord,
     ExperimentRecord,
     Idempotency,
     MetricValue,
     Page,
     RunDraft,
+    RunFolder,
+    RunningRun,
     RunRecord,
     WrittenRun,
 )
@@ -58,9 +66,14 @@ class MlflowTracking:
 
     def find_experiment(self, name_or_id: str) -> ExperimentRecord | None:
         """Return the experiment of this name, else of this id, deleted ones too."""
-        found = none_if_missing(lambda: self._store.get_experiment_by_name(name_or_id))
-        if found is None and name_or_id.isdecimal() and name_or_id.isascii() and int(name_or_id) < 2**63:
-            found = none_if_missing(lambda: self._store.get_experiment(name_or_id))
+        by_name = self.find_experiment_by_name(name_or_id)
+        if by_name is None and name_or_id.isdecimal() and name_or_id.isascii() and int(name_or_id) < 2**63:
+            return self.experiment_by_id(name_or_id)
+        return by_name
+
+    def experiment_by_id(self, experiment_id: str) -> ExperimentRecord | None:
+        """Return the experiment of this id, a deleted one too."""
+        found = none_if_missing(lambda: self._store.get_experiment(experiment_id))
         return experiment_record(found) if found is not None else None
 
     def create_experiment(self, name: str, tags: dict[str, str]) -> tuple[ExperimentRecord, bool]:
@@ -140,6 +153,60 @@ class MlflowTracking:
             self._before_ordering()
         return self._search((experiment_id,), filter, order_by, limit, token)
 
+    def running(self, experiment_id: str, limit: int) -> tuple[RunningRun, ...]:
+        """Return runs of the experiment that have not ended."""
+        found = itertools.chain.from_iterable(
+            self._store.search_runs([experiment_id], f"attributes.status = '{status}'", ViewType.ACTIVE_ONLY, limit)
+            for status in ("RUNNING", "SCHEDULED")
+        )
+        return tuple(
+            RunningRun(
+                run.info.run_id,
+                run.info.run_name or "",
+                max([run.info.start_time or 0, *(m.timestamp for m in run.data._metric_objs)]),
+            )
+            for run in found
+        )
+
+    def end_run(self, run_id: str, status: RunStatus, time: int) -> None:
+        """End a run."""
+        self._store.update_run_info(run_id, MlflowRunStatus.from_string(status), time, None)
+
+    def folders(self, experiment_id: str) -> tuple[RunFolder, ...]:
+        """Return where the runs and the logged models of an experiment keep their files, deleted ones too."""
+        if hasattr(self._store, "ManagedSessionMaker"):
+            with self._store.ManagedSessionMaker() as session:
+                runs = session.query(SqlRun.run_uuid, SqlRun.artifact_uri).filter_by(experiment_id=int(experiment_id))
+                models = session.query(SqlLoggedModel.model_id, SqlLoggedModel.artifact_location).filter_by(
+                    experiment_id=int(experiment_id)
+                )
+                found = [(f"run {run_id}", uri) for run_id, uri in runs]
+                found += [(f"model {model_id}", uri) for model_id, uri in models]
+        else:
+            found = [(f"run {r.info.run_id}", r.info.artifact_uri) for r in self._all_runs(experiment_id)]
+        return tuple(RunFolder(label, _local_folder(uri)) for label, uri in found)
+
+    def _all_runs(self, experiment_id: str) -> Iterator[Run]:
+        token: str | None = None
+        while True:
+            page = self._store.search_runs([experiment_id], "", ViewType.ALL, 1000, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def datasets(self, run_id: str) -> tuple[DatasetRecord, ...]:
+        """Return the datasets that a run has logged as inputs."""
+        inputs = self._store.get_run(run_id).inputs
+        return tuple(
+            DatasetRecord(
+                i.dataset.name,
+                i.dataset.digest,
+                next((t.value for t in i.tags if t.key == "mlflow.data.context"), None),
+            )
+            for i in (inputs.dataset_inputs if inputs else [])
+        )
+
     def metric_history(self, run_id: str, key: str, limit: int) -> tuple[MetricValue, ...]:
         """Return up to `limit` points of a metric in the order of their steps."""
         found = self._store.get_metric_history(run_id, key, max_results=limit)
@@ -200,6 +267,10 @@ class MlflowTracking:
                         break
                 self._experiment_ids = tuple(ids)
             return self._experiment_ids
+
+
+def _local_folder(uri: str) -> Path | None:
+    return Path(local_file_uri_to_path(uri)) if is_local_uri(uri) else None
 
 
 def _search_error(exc: MlflowException) -> Exception:

@@ -58,10 +58,15 @@ class Units:
         """Open a transaction that the stores' methods on this thread join; commit it at the end.
 
         On SQLite it takes the write lock at once, so that what it reads stays true until it commits.
+        A unit opened inside another one on the same thread is part of it.
 
         Raises:
             UnitBroken: a store method rolled back; call the methods one by one instead.
         """
+        outer: Session | None = getattr(self._active, "session", None)
+        if outer is not None:
+            yield outer
+            return
         with self._engine.connect() as connection:
             if self._engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("PRAGMA foreign_keys = ON")
