@@ -17,14 +17,23 @@ from intelligentscan.settings import Settings, sqlite_path
 from intelligentscan.stores.access import StoreAccess
 
 if TYPE_CHECKING:
+    from intelligentscan.services.adoption import AdoptionService
     from intelligentscan.services.comparison import ComparisonService
+    from intelligentscan.services.denials import Denials
     from intelligentscan.services.diagnosis import DiagnosisService
     from intelligentscan.services.experiments import ExperimentService
+    from intelligentscan.services.history import HistoryService
+    from intelligentscan.services.integrity import IntegrityService
+    from intelligentscan.services.locks import LockService
     from intelligentscan.services.registry import RegistryService
     from intelligentscan.services.resolve import Resolver
     from intelligentscan.services.runs import RunService
     from intelligentscan.services.scan_records import ScanRecords
     from intelligentscan.services.scans import ScanService
+    from intelligentscan.services.seals import SealChecks
+    from intelligentscan.services.trail import TrailService
+    from intelligentscan.services.upkeep import UpkeepService
+    from intelligentscan.stores.archive import Archive
 
 
 class Services:
@@ -67,14 +76,14 @@ class Services:
         """Creating and finding experiments."""
         from intelligentscan.services.experiments import ExperimentService
 
-        return ExperimentService(self.store, self._resolver)
+        return ExperimentService(self.store, self._resolver, self.locks)
 
     @cached_property
     def runs(self) -> "RunService":
         """Logging, finding and reading runs."""
         from intelligentscan.services.runs import RunService
 
-        return RunService(self.store, self._resolver, self.roots)
+        return RunService(self.store, self._resolver, self.roots, self.locks, self._denials)
 
     @cached_property
     def comparisons(self) -> "ComparisonService":
@@ -88,15 +97,62 @@ class Services:
         """Scanning, importing, listing findings."""
         from intelligentscan.services.scans import ScanService
 
-        return ScanService(self.store, self._resolver, self.roots, self._records)
+        return ScanService(self.store, self._resolver, self.roots, self._records, self.locks)
 
     @cached_property
     def registry(self) -> "RegistryService":
         """Registering models and moving their versions."""
+        from intelligentscan.services.promotion import Promoter
+        from intelligentscan.services.registration import Registrar
         from intelligentscan.services.registry import RegistryService
         from intelligentscan.services.scan_configs import ScanConfigs
 
-        return RegistryService(self.store, self._resolver, ScanConfigs(self.store))
+        registrar = Registrar(self.store, self._archive, self._seals)
+        promoter = Promoter(self.store, self._seals)
+        configs = ScanConfigs(self.store)
+        return RegistryService(self.store, self._resolver, configs, registrar, promoter, self._denials)
+
+    @cached_property
+    def locks(self) -> "LockService":
+        """Locked experiments."""
+        from intelligentscan.services.locks import LockService
+
+        return LockService(self.store, self._resolver)
+
+    @cached_property
+    def history(self) -> "HistoryService":
+        """What happened, and what was live."""
+        from intelligentscan.services.history import HistoryService
+
+        return HistoryService(self.store)
+
+    @cached_property
+    def trail(self) -> "TrailService":
+        """The audit trail and its keys."""
+        from intelligentscan.services.trail import TrailService
+
+        return TrailService(self.store, self.settings)
+
+    @cached_property
+    def integrity(self) -> "IntegrityService":
+        """Whether everything is as it was recorded."""
+        from intelligentscan.services.integrity import IntegrityService
+
+        return IntegrityService(self.store, self._seals, self.trail)
+
+    @cached_property
+    def adoption(self) -> "AdoptionService":
+        """An administrator's acts on the store."""
+        from intelligentscan.services.adoption import AdoptionService
+
+        return AdoptionService(self.store, self._seals)
+
+    @cached_property
+    def upkeep(self) -> "UpkeepService":
+        """Upgrading the database, and splitting its roles."""
+        from intelligentscan.services.upkeep import UpkeepService
+
+        return UpkeepService(self.store, self.settings, self._archive, self.adoption)
 
     @cached_property
     def diagnosis(self) -> "DiagnosisService":
@@ -107,7 +163,11 @@ class Services:
         agent_roots = _agent_roots(self.settings, _working_directory())
         neighbourhood = dict.fromkeys((*self.neighbourhood, *agent_roots.roots, self.settings.home))
         return DiagnosisService(
-            self.settings, self.store, agent_roots, lambda: nearby.find(neighbourhood, self.settings.store_uri)
+            self.settings,
+            self.store,
+            agent_roots,
+            lambda: nearby.find(neighbourhood, self.settings.store_uri),
+            self.adoption.check,
         )
 
     @cached_property
@@ -116,6 +176,25 @@ class Services:
         from intelligentscan.stores import nearby
 
         return Resolver(self.store, lambda: nearby.find(self.neighbourhood, self.settings.store_uri))
+
+    @cached_property
+    def _archive(self) -> "Archive":
+        from intelligentscan.stores.archive import Archive
+
+        # A place that was chosen for it is one where other accounts load models from.
+        return Archive(self.settings.archive_folder, shared=self.settings.archive is not None)
+
+    @cached_property
+    def _denials(self) -> "Denials":
+        from intelligentscan.services.denials import Denials
+
+        return Denials(self.store)
+
+    @cached_property
+    def _seals(self) -> "SealChecks":
+        from intelligentscan.services.seals import SealChecks
+
+        return SealChecks(self.store, self._archive)
 
     @cached_property
     def _records(self) -> "ScanRecords":

@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     home: Path = Field(default_factory=home_from_environment)
     tracking_uri: str | None = Field(None, validation_alias=AliasChoices("MLFLOW_TRACKING_URI", "tracking_uri"))
     registry_uri: str | None = Field(None, validation_alias=AliasChoices("MLFLOW_REGISTRY_URI", "registry_uri"))
+    governance_uri: str | None = None
+    archive: Path | None = None
+    checkpoint_dir: Path | None = None
     allowed_roots: Annotated[tuple[Path, ...] | None, NoDecode] = None
     toolsets: Annotated[tuple[str, ...] | None, NoDecode] = None
     exclude_tools: Annotated[tuple[str, ...], NoDecode] = ()
@@ -50,6 +53,11 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute_home(cls, home: Path) -> Path:
         return home.expanduser().absolute()
+
+    @field_validator("archive", "checkpoint_dir", mode="after")
+    @classmethod
+    def _absolute(cls, folder: Path | None) -> Path | None:
+        return folder.expanduser().absolute() if folder is not None else None
 
     @field_validator("allowed_roots", mode="before")
     @classmethod
@@ -121,6 +129,16 @@ class Settings(BaseSettings):
         if (path := sqlite_path(self.tracking_uri)) is not None:
             return sqlite_uri(path)
         return self.tracking_uri
+
+    @property
+    def archive_folder(self) -> Path:
+        """Where sealed bytes are kept."""
+        return self.archive if self.archive is not None else self.home / "archive"
+
+    @property
+    def keys_folder(self) -> Path:
+        """Where the keys are that sign the audit trail."""
+        return self.home / "keys"
 
     @property
     def is_sqlite(self) -> bool:

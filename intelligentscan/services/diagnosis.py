@@ -13,6 +13,7 @@ import anyio
 import anyio.to_thread
 
 from intelligentscan._paths import ROOTS_SETTING, AllowedRoots
+from intelligentscan.domain.administration import DatabaseCheck
 from intelligentscan.domain.diagnosis import Check, Details, Diagnosis
 from intelligentscan.domain.errors import IntelligentScanError, StoreBroken, StoreUnavailable
 from intelligentscan.domain.text import untrusted
@@ -65,7 +66,9 @@ class DiagnosisService:
         store: StoreAccess,
         agent_roots: AllowedRoots,
         nearby: Callable[[], list[NearbyStore]],
+        governance: Callable[[], Awaitable[DatabaseCheck]],
     ) -> None:
+        self._governance = governance
         self._settings = settings
         self._store = store
         self._agent_roots = agent_roots
@@ -78,6 +81,7 @@ class DiagnosisService:
                 "program": check_program,
                 "home": lambda: check_home(self._settings.home),
                 "store": self._check_store,
+                "governance": self._check_governance,
                 "elsewhere": self._check_elsewhere,
                 "roots": self._check_roots,
                 "engines": check_engines,
@@ -109,6 +113,25 @@ class DiagnosisService:
             fact += f"; journal mode {mode}, so readers and writers wait for each other"
             return Check.note("store", fact, f"sqlite3 '{path}' 'PRAGMA journal_mode = WAL' while it rests.", details)
         return Check.ok("store", f"{fact}, journal mode WAL" if mode else fact, details)
+
+    async def _check_governance(self) -> Check | None:
+        """Look at guards and key; the trail itself is for `audit verify`."""
+        path = sqlite_path(self._settings.store_uri)
+        if path is not None and not await anyio.to_thread.run_sync(_is_there, path):
+            return None
+        try:
+            found = await self._governance()
+        except IntelligentScanError:
+            return None  # the check of the store says why
+        details: Details = {"governed": found.governed, "enforcement": found.enforcement, "locks": found.locks}
+        if not found.governed and found.next:
+            fact = "this store is not governed: nothing is locked, sealed or recorded"
+            return Check.note("governance", fact, found.next, details)
+        if not found.ok:
+            fact = "guards or schema are not as they belong: governed acts are refused"
+            return Check.problem("governance", fact, found.next or "run 'intelligentscan db check'.", details)
+        counted = f"{_plural(found.locks, 'locked experiment')}, {_plural(found.models, 'governed model')}"
+        return Check.ok("governance", f"{counted}, guards complete ({found.enforcement})", details)
 
     async def _content(self, path: Path | None) -> _Content:
         """Open the store as every command does, and count what it holds."""

@@ -6,6 +6,7 @@ from intelligentscan.domain.errors import ExperimentDeleted, InvalidArgument
 from intelligentscan.domain.experiment import Experiment, ExperimentList, ExperimentRow
 from intelligentscan.domain.text import untrusted
 from intelligentscan.services import cursor as cursors
+from intelligentscan.services.locks import LockService
 from intelligentscan.services.resolve import Resolver
 from intelligentscan.stores.access import StoreAccess
 from intelligentscan.stores.interface import PRODUCT_TAG, ExperimentRecord
@@ -16,9 +17,10 @@ _DESCRIPTION_TAG = "mlflow.note.content"
 class ExperimentService:
     """One use case per method."""
 
-    def __init__(self, store: StoreAccess, resolver: Resolver) -> None:
+    def __init__(self, store: StoreAccess, resolver: Resolver, locks: LockService) -> None:
         self._store = store
         self._resolver = resolver
+        self._locks = locks
 
     async def create(
         self,
@@ -50,11 +52,16 @@ class ExperimentService:
         notes = []
         if not created and (all_tags.items() - record.tags.items()):
             notes.append("It was there before; its description, tags and product were left as they are.")
+        lock = None if created else (await self._locks.of([record.experiment_id])).get(record.experiment_id)
+        following = untrusted(lock.next_experiment, names.MAX_NAME) if lock else None
+        if following is not None:
+            notes.append(f"It is locked, because a model was registered from it; continue in '{following}'.")
         return Experiment(
             experiment_id=record.experiment_id,
             name=untrusted(record.name, names.MAX_NAME),
             created=created,
-            locked=False,
+            locked=lock is not None,
+            next_experiment=following,
             artifact_location=record.artifact_location,
             product=_product(record),
             notes=notes,
@@ -79,12 +86,16 @@ class ExperimentService:
         token = cursors.decode(cursor, "experiments", query, product)
         tags = {PRODUCT_TAG: product} if product else {}
         page = await self._store.read(lambda s: s.tracking.search_experiments(query or None, tags, limit, token))
+        locks = await self._locks.of(e.experiment_id for e in page.rows)
         return ExperimentList(
             experiments=[
                 ExperimentRow(
                     experiment_id=e.experiment_id,
                     name=untrusted(e.name, names.MAX_NAME),
-                    locked=False,
+                    locked=e.experiment_id in locks,
+                    next_experiment=untrusted(locks[e.experiment_id].next_experiment, names.MAX_NAME)
+                    if e.experiment_id in locks
+                    else None,
                     product=_product(e),
                     last_update=rfc3339(e.last_update),
                 )

@@ -3,6 +3,8 @@
 import os
 import pwd
 
+from intelligentscan.stores.governance.records import Principal
+
 
 def real_user() -> str:
     """Return the login name of the process's real user id, or the number if it has no name."""
@@ -11,3 +13,8 @@ def real_user() -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"uid-{uid}"
+
+
+def person() -> Principal:
+    """Return the person at this process."""
+    return Principal("os-user", real_user())

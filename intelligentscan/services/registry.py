@@ -1,7 +1,7 @@
 """Registering models and moving their versions through the stages."""
 
-import json
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import rfc8785
 
@@ -17,6 +17,8 @@ from intelligentscan.domain.errors import (
 )
 from intelligentscan.domain.registry import (
     ALIAS_OF_STAGE,
+    Enforcement,
+    GateResult,
     ModelDetails,
     PromotionDecision,
     RegisteredVersion,
@@ -26,24 +28,39 @@ from intelligentscan.domain.registry import (
 )
 from intelligentscan.domain.text import untrusted
 from intelligentscan.services import cursor as cursors
-from intelligentscan.services.principal import real_user
+from intelligentscan.services.denials import Denials
+from intelligentscan.services.enforcement import claim
+from intelligentscan.services.principal import person
+from intelligentscan.services.promotion import PROMOTED, Move, Promoter
+from intelligentscan.services.registration import Registrar, Wanted
 from intelligentscan.services.resolve import Resolver, full_run_id
 from intelligentscan.services.scan_configs import MODEL_NAME, ScanConfigs
 from intelligentscan.stores.access import StoreAccess
-from intelligentscan.stores.interface import ModelSource, RunRecord, StageMove, Stores, VersionRecord
+from intelligentscan.stores.governance.records import DEFAULT_WORKSPACE, Subject
+from intelligentscan.stores.interface import ModelSource, RunRecord, Stores, VersionRecord
 
 MAX_REASON = 1_000
-PROMOTION_TAG = "intelligentscan.promotion"
 _MAX_SIBLINGS = 5
 
 
 class RegistryService:
     """One use case per method."""
 
-    def __init__(self, store: StoreAccess, resolver: Resolver, configs: ScanConfigs) -> None:
+    def __init__(
+        self,
+        store: StoreAccess,
+        resolver: Resolver,
+        configs: ScanConfigs,
+        registrar: Registrar,
+        promoter: Promoter,
+        denials: Denials,
+    ) -> None:
+        self._denials = denials
         self._store = store
         self._resolver = resolver
         self._configs = configs
+        self._registrar = registrar
+        self._promoter = promoter
 
     async def register(
         self,
@@ -54,12 +71,16 @@ class RegistryService:
         model_path: str | None = None,
         description: str | None = None,
         tags: dict[str, object] | None = None,
+        product: str | None = None,
+        use_case: str | None = None,
+        abandon_running: bool = False,
         dry_run: bool = False,
         confirm: str | None = None,
     ) -> RegisteredVersion:
         """Register a run's logged model, or a scan's configuration, as the next version of a name.
 
-        The same run and model under the same name give the same version again.
+        The experiment of the run is locked for everybody, and the version is sealed. The same run and model
+        under the same name give the same version again.
 
         Args:
             name: name of the registered model.
@@ -68,41 +89,90 @@ class RegistryService:
             model_path: which of the run's models, by its name.
             description: text for the version.
             tags: tags for the version.
+            product: the product that it belongs to; that of the experiment if None.
+            use_case: what it is for, kept in the trail.
+            abandon_running: end other runs of the experiment that nobody wrote to for a day.
             dry_run: only say what would be registered.
             confirm: id of an approved plan.
 
         Raises:
             NoModel: the run has no model; nothing was created.
             RunNotFinished: the run is still running or failed.
+            Refused: the state of the experiment or of the store forbids it; the subclass says why.
         """
         _no_plan(confirm)
         wanted = names.model_name(name)
         text, version_tags = names.description(description), names.tags(tags)
+        purpose = names.description(use_case)
+        owner = names.model_name(product) if product is not None else None
         if (run_id is None) == (model_uri is None):
             raise InvalidArgument(
                 "Give either run_id or model_uri.", next="call register_model with the run_id of a finished run."
             )
         source, run = await self._source(run_id, model_uri, model_path, dry_run)
-        manifest: Any = await self._store.read(lambda s: s.registry.manifest(source)) if source else []
-        answer = RegisteredVersion(
-            status="would_register",
+        if dry_run or source is None:
+            return await self._would_register(wanted, source, run, owner)
+        request = Wanted(
             name=wanted,
-            version=await self._next_version(wanted, source, run.run_id),
+            source=source,
+            run=run,
+            requester=person(),
+            description=text,
+            tags=version_tags,
+            product=owner,
+            use_case=purpose,
+            abandon_running=abandon_running,
+        )
+        subject = Subject(run.experiment_id, DEFAULT_WORKSPACE, wanted, run_id=run.run_id)
+        async with self._denials.noting("register_model", subject):
+            done = await self._registrar.register(request)
+        notes = [] if done.verified else ["Its sealed copy differs from what was copied: it is in quarantine."]
+        if done.lock is None:
+            notes.append("Its experiment was unlocked by an administrator since.")
+        return RegisteredVersion(
+            status="registered",
+            name=wanted,
+            version=done.seal.version,
+            created=done.created,
+            source_run_id=run.run_id,
+            model=untrusted(source.name, 100),
+            model_uri=source.uri,
+            manifest_digest=done.seal.manifest_digest,
+            experiment_locked=done.lock is not None,
+            next_experiment=untrusted(done.lock.next_experiment, names.MAX_NAME) if done.lock else None,
+            enforcement=await self._store.read(claim),
+            product=owner,
+            seal_event=done.seal.event,
+            notes=notes,
+        )
+
+    async def _would_register(
+        self, name: str, source: ModelSource | None, run: RunRecord, product: str | None
+    ) -> RegisteredVersion:
+        manifest: Any = await self._store.read(lambda s: s.registry.manifest(source)) if source else []
+        digest = sha256_hex(rfc8785.dumps(manifest)) if source else None
+        notes: list[str] = []
+        locked, following = False, None
+        if source is not None:
+            lock, following = await self._registrar.preview(run)
+            locked = lock is not None
+            if lock is None:
+                notes = ["Registering locks the experiment of the run for everybody."]
+        return RegisteredVersion(
+            status="would_register",
+            name=name,
+            version=await self._next_version(name, run.run_id, digest),
             created=False,
             source_run_id=run.run_id,
             model=untrusted(source.name, 100) if source else MODEL_NAME,
             model_uri=source.uri if source else None,
-            manifest_digest=sha256_hex(rfc8785.dumps(manifest)) if source else None,
-            experiment_locked=False,
-            next_experiment=None,
-            enforcement="advisory",
+            manifest_digest=digest,
+            experiment_locked=locked,
+            next_experiment=untrusted(following, names.MAX_NAME) if following else None,
+            enforcement=await self._store.read(claim),
+            product=product,
+            notes=notes,
         )
-        if dry_run or source is None:
-            return answer
-        record, created = await self._store.write(
-            lambda s: s.registry.create_version(wanted, source, run.run_id, text, version_tags)
-        )
-        return answer.model_copy(update={"status": "registered", "version": record.version, "created": created})
 
     async def get(
         self, name: str, *, version: int | None = None, limit: int = 20, cursor: str | None = None
@@ -120,12 +190,14 @@ class RegistryService:
         if model is None:
             raise _no_model(wanted)
         page = await self._store.read(lambda s: s.registry.get_versions(wanted, version, limit, token))
+        governed = await self._store.read(lambda s: _standing(s, wanted))
         return ModelDetails(
             name=wanted,
             description=untrusted(model.description, 1_000) if model.description else None,
-            versions=[_row(v) for v in page.rows],
+            governed=governed.governed,
+            versions=[_row(v, governed) for v in page.rows],
             next_cursor=cursors.encode(page.next_token, "versions", wanted),
-            enforcement="advisory",
+            enforcement=await self._store.read(claim),
         )
 
     async def promote(
@@ -159,13 +231,18 @@ class RegistryService:
         holder = await self._store.read(lambda s: s.registry.in_stage(wanted, stage))
         there = before.stage == stage and (alias is None or model.aliases.get(alias) == version)
         previous = holder if holder != version else None
-        if dry_run or there:
-            return _decision(before, stage, previous, "would_promote" if dry_run else "promoted", changed=not there)
-        note = json.dumps({"to": stage, "reason": because, "by": real_user()}, ensure_ascii=False)
-        moved = await self._store.write(
-            lambda s: s.registry.move_stage(StageMove(wanted, version, stage, {PROMOTION_TAG: note}))
-        )
-        return _decision(moved.version, stage, moved.replaced, "promoted", changed=True)
+        move = Move(wanted, version, stage, because)
+        gates = await self._promoter.weigh(move, before)
+        enforcement = await self._store.read(claim)
+        if dry_run:
+            refused = any(g.outcome == "fail" for g in gates)
+            status: Literal["would_refuse", "would_promote"] = "would_refuse" if refused else "would_promote"
+            return _decision(before, stage, previous, status, gates, enforcement, changed=not there)
+        if there:
+            return _decision(before, stage, previous, "promoted", gates, enforcement, changed=False)
+        async with self._denials.noting("promote", Subject(None, DEFAULT_WORKSPACE, wanted, version)):
+            moved = await self._promoter.move(move, gates)
+        return _decision(moved.version, stage, moved.replaced, "promoted", gates, enforcement, changed=True)
 
     async def _source(
         self, run_id: str | None, model_uri: str | None, model_path: str | None, dry_run: bool
@@ -219,15 +296,43 @@ class RegistryService:
             details={"runs_with_models": list(siblings)},
         )
 
-    async def _next_version(self, name: str, source: ModelSource | None, run_id: str) -> int:
-        """Return the version that this source has already, or the number of the next one."""
+    async def _next_version(self, name: str, run_id: str, digest: str | None) -> int:
+        """Return the version that these bytes of this run have already, or the number of the next one."""
 
         def number(stores: Stores) -> int:
-            there = stores.registry.find_version(name, source, run_id) if source else None
-            newest = stores.registry.get_versions(name, None, 1, None).rows
-            return there.version if there else newest[0].version + 1 if newest else 1
+            if digest is not None and stores.governance.installed():
+                with stores.governance.reading() as read:
+                    if (seal := read.seal_of(DEFAULT_WORKSPACE, name, run_id, digest)) is not None:
+                        return seal.version
+            return stores.registry.highest_version(name) + 1
 
         return await self._store.read(number)
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """What the record says about the versions of a model."""
+
+    governed: bool = False
+    sealed: frozenset[int] = frozenset()
+    legacy: frozenset[int] = frozenset()
+    quarantined: frozenset[int] = frozenset()
+    reasons: dict[int, str] = field(default_factory=dict)
+
+
+def _standing(stores: Stores, name: str) -> _Standing:
+    if not stores.governance.installed():
+        return _Standing()
+    with stores.governance.reading() as read:
+        if not read.is_governed(DEFAULT_WORKSPACE, name):
+            return _Standing()
+        return _Standing(
+            governed=True,
+            sealed=frozenset(read.seals(DEFAULT_WORKSPACE, name)),
+            legacy=frozenset(read.legacy(DEFAULT_WORKSPACE, name)),
+            quarantined=frozenset(read.quarantined(DEFAULT_WORKSPACE, name)),
+            reasons=read.reasons(DEFAULT_WORKSPACE, name, PROMOTED),
+        )
 
 
 def _model_uri(text: str) -> str:
@@ -275,40 +380,47 @@ def _no_model(name: str) -> ModelNotFound:
 
 
 def _decision(
-    version: VersionRecord, stage: Stage, previous: int | None, status: str, *, changed: bool
+    version: VersionRecord,
+    stage: Stage,
+    previous: int | None,
+    status: Literal["promoted", "would_promote", "would_refuse"],
+    gates: list[GateResult],
+    enforcement: Enforcement,
+    *,
+    changed: bool,
 ) -> PromotionDecision:
     return PromotionDecision(
-        status="would_promote" if status == "would_promote" else "promoted",
+        status=status,
         name=version.name,
         version=version.version,
         stage=stage,
         aliases=list(version.aliases),
         previous_version=previous,
-        gates=[],
+        gates=gates,
         changed=changed,
         four_eyes=False,
-        enforcement="advisory",
+        enforcement=enforcement,
     )
 
 
-def _row(version: VersionRecord) -> VersionRow:
-    note = version.tags.get(PROMOTION_TAG)
+def _row(version: VersionRecord, standing: _Standing) -> VersionRow:
+    reason = standing.reasons.get(version.version)
+    state: Literal["sealed", "legacy", "quarantined", "unsealed"] = "unsealed"
+    if version.version in standing.quarantined:
+        state = "quarantined"
+    elif version.version in standing.sealed:
+        state = "sealed"
+    elif version.version in standing.legacy:
+        state = "legacy"
     return VersionRow(
         version=version.version,
         stage=version.stage,
         aliases=list(version.aliases),
-        sealed=False,
-        review=None,
+        sealed=version.version in standing.sealed,
+        state=state,
+        review="legacy, unreviewed" if state == "legacy" else None,
         run_id=version.run_id,
         created=rfc3339(version.created),
         description=untrusted(version.description, 300) if version.description else None,
-        reason=_noted_reason(note) if note else None,
+        reason=untrusted(reason, 300) if reason else None,
     )
-
-
-def _noted_reason(note: str) -> str | None:
-    try:
-        reason = json.loads(note).get("reason")
-    except (ValueError, AttributeError):
-        return None
-    return untrusted(str(reason), 300) if reason else None

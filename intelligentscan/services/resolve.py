@@ -26,10 +26,23 @@ _PREFIX = re.compile(r"[0-9a-f]{6,31}")
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a run will be logged; an experiment that is missing is made only when there is something to log."""
+    """Where a run will be logged; an experiment that is missing is made only when there is something to log.
+
+    Attributes:
+        name: its name.
+        experiment: the experiment, None while it is missing.
+        earlier: the locked experiments that it continues, the oldest first.
+    """
 
     name: str
     experiment: ExperimentRecord | None
+    earlier: tuple[ExperimentRecord, ...] = ()
+
+    @property
+    def chain(self) -> tuple[ExperimentRecord, ...]:
+        """The experiments that hold its runs, the newest first."""
+        here = (self.experiment,) if self.experiment is not None else ()
+        return (*here, *reversed(self.earlier))
 
 
 class Resolver:

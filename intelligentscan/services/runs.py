@@ -20,10 +20,13 @@ from intelligentscan.domain.errors import ArtifactNotFound, InvalidArgument, Too
 from intelligentscan.domain.run import ArtifactRow, LoggedRun, MetricPoint, RunDetails, RunList, RunRow, RunStatus
 from intelligentscan.domain.text import untrusted
 from intelligentscan.services import cursor as cursors
+from intelligentscan.services.denials import Denials
 from intelligentscan.services.idempotency import idempotency
+from intelligentscan.services.locks import LockService, experiment_locked
 from intelligentscan.services.principal import real_user
 from intelligentscan.services.resolve import Resolver, no_run
 from intelligentscan.stores.access import StoreAccess
+from intelligentscan.stores.governance.records import Subject
 from intelligentscan.stores.interface import (
     ARGUMENTS_TAG,
     IDEMPOTENCY_TAG,
@@ -52,10 +55,14 @@ Points = Mapping[str, Sequence[Mapping[str, object] | float]]
 class RunService:
     """One use case per method."""
 
-    def __init__(self, store: StoreAccess, resolver: Resolver, roots: AllowedRoots) -> None:
+    def __init__(
+        self, store: StoreAccess, resolver: Resolver, roots: AllowedRoots, locks: LockService, denials: Denials
+    ) -> None:
+        self._denials = denials
         self._store = store
         self._resolver = resolver
         self._roots = roots
+        self._locks = locks
 
     async def log(
         self,
@@ -108,10 +115,14 @@ class RunService:
                 "status": wanted_status,
             },
         )
-        if key is not None and artifacts and given is None:  # a repeated call no longer needs its files
+        locked = (await self._locks.of([within.experiment_id])).get(within.experiment_id)
+        if key is not None and (artifacts or locked) and given is None:  # a repeated call needs neither again
             known = await self._store.read(lambda s: s.tracking.run_by_key(within.experiment_id, key))
             if known is not None:
                 return _logged(known, created=False)
+        if locked is not None:
+            async with self._denials.noting("log_run", Subject(within.experiment_id)):
+                raise experiment_locked(locked)
         async with AsyncExitStack() as stack:
             staged = None
             if artifacts:

@@ -13,10 +13,19 @@ from intelligentscan._private_folder import private_folder_blocking
 from intelligentscan.domain.errors import NoModel
 from intelligentscan.scanners.config import FINDING_COLUMNS, ScanConfig
 from intelligentscan.services.idempotency import idempotency
+from intelligentscan.services.locks import locks_of
 from intelligentscan.services.principal import real_user
 from intelligentscan.services.runs import authored
 from intelligentscan.stores.access import StoreAccess
-from intelligentscan.stores.interface import KIND_TAG, ModelSource, PyfuncModel, RunDraft, RunRecord, Stores
+from intelligentscan.stores.interface import (
+    KIND_TAG,
+    Idempotency,
+    ModelSource,
+    PyfuncModel,
+    RunDraft,
+    RunRecord,
+    Stores,
+)
 
 CONFIG_ARTIFACT = "config/scan_config.yaml"
 MODEL_NAME = "scan-config"
@@ -63,8 +72,24 @@ class ScanConfigs:
             f"engine.{engine}.version": scan.params.get(f"engine.{engine}.version", "") for engine in config.engines
         }
 
+        def key_in(experiment_id: str) -> Idempotency | None:
+            return idempotency(
+                sha256_hex(rfc8785.dumps([config.digest, versions])),
+                person="",
+                tool="scan-config",
+                experiment_id=experiment_id,
+                arguments={},
+            )
+
         def make(stores: Stores) -> tuple[ModelSource, RunRecord]:
             record, _ = stores.tracking.create_experiment(experiment, {KIND_TAG: "scan-configs"})
+            while (lock := locks_of(stores, [record.experiment_id]).get(record.experiment_id)) is not None:
+                key = key_in(record.experiment_id)
+                known = stores.tracking.run_by_key(record.experiment_id, key) if key else None
+                if known is not None and (sources := stores.registry.model_sources(known)):
+                    return sources[0], known
+                # Registering its model locked the experiment; other configurations go on in the next one.
+                record, _ = stores.tracking.create_experiment(lock.next_experiment, {KIND_TAG: "scan-configs"})
             now = int(time.time() * 1000)
             user = real_user()
             run = stores.tracking.write_run(
@@ -76,13 +101,7 @@ class ScanConfigs:
                     params={"scan.config.name": config.name, "scan.config.digest": config.digest, **versions},
                     tags=authored({KIND_TAG: "scan-config"}, user),
                     status="RUNNING",
-                    idempotency=idempotency(
-                        sha256_hex(rfc8785.dumps([config.digest, versions])),
-                        person="",
-                        tool="scan-config",
-                        experiment_id=record.experiment_id,
-                        arguments={},
-                    ),
+                    idempotency=key_in(record.experiment_id),
                 )
             ).run
             sources = stores.registry.model_sources(run)

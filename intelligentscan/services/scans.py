@@ -13,19 +13,20 @@ from intelligentscan._paths import AllowedRoots
 from intelligentscan._private_folder import private_folder
 from intelligentscan.domain import names
 from intelligentscan.domain.clock import rfc3339
-from intelligentscan.domain.errors import InvalidArgument, RunNotFound, ScanFailed
+from intelligentscan.domain.errors import ExperimentLocked, InvalidArgument, RunNotFound, ScanFailed
 from intelligentscan.domain.scan import FindingList, FindingState, ScanRun
 from intelligentscan.domain.severity import Severity, rank
-from intelligentscan.domain.text import visible
+from intelligentscan.domain.text import untrusted, visible
 from intelligentscan.scanners.config import KNOWN_ENGINES, MAX_CONFIG_BYTES, ScanConfig
 from intelligentscan.scanners.git import describe
 from intelligentscan.scanners.interface import Progress, ScanReport
-from intelligentscan.scanners.matching import match
+from intelligentscan.scanners.matching import Matching, match
 from intelligentscan.scanners.report_view import RunFacts
 from intelligentscan.scanners.scan import scan_folder
 from intelligentscan.scanners.scan_record import ScanRecord
 from intelligentscan.services import cursor as cursors
 from intelligentscan.services.idempotency import idempotency
+from intelligentscan.services.locks import LockService
 from intelligentscan.services.principal import real_user
 from intelligentscan.services.resolve import LATEST, Destination, Resolver
 from intelligentscan.services.runs import authored
@@ -46,8 +47,11 @@ DEFAULT_EXPERIMENT = "vulnerability_scanning"
 class ScanService:
     """One use case per method."""
 
-    def __init__(self, store: StoreAccess, resolver: Resolver, roots: AllowedRoots, records: ScanRecords) -> None:
+    def __init__(
+        self, store: StoreAccess, resolver: Resolver, roots: AllowedRoots, records: ScanRecords, locks: LockService
+    ) -> None:
         self._store = store
+        self._locks = locks
         self._resolver = resolver
         self._roots = roots
         self._records = records
@@ -85,8 +89,8 @@ class ScanService:
         """
         root = await anyio.to_thread.run_sync(self._roots.folder, repo_path)
         chosen = await anyio.to_thread.run_sync(self._config, engines, config)
-        destination = await self._resolver.destination(
-            experiment or DEFAULT_EXPERIMENT, create_missing or experiment is None
+        destination = await self._locks.onward(
+            await self._resolver.destination(experiment or DEFAULT_EXPERIMENT, create_missing or experiment is None)
         )
         key = partial(
             idempotency,
@@ -132,7 +136,7 @@ class ScanService:
         label = names.run_name(scanner) if scanner is not None else None
         root = await anyio.to_thread.run_sync(self._roots.folder, repo_path) if repo_path is not None else None
         read = await anyio.to_thread.run_sync(read_output, given, self._roots, root, label, scanner_version)
-        destination = await self._resolver.destination(experiment, create_missing)
+        destination = await self._locks.onward(await self._resolver.destination(experiment, create_missing))
         key = partial(
             idempotency,
             idempotency_key,
@@ -207,17 +211,21 @@ class ScanService:
 
     async def _known(self, destination: Destination, key: KeyIn) -> ScanRun | None:
         """Return the answer of the call that used this key before."""
-        within = destination.experiment
-        used = key(experiment_id=within.experiment_id if within else "")
-        if within is None or used is None:
-            return None
-        run = await self._store.read(lambda s: s.tracking.run_by_key(within.experiment_id, used))
-        return await self._shown(within, run) if run is not None else None
+        for within in destination.chain:
+            used = key(experiment_id=within.experiment_id)
+            if used is None:
+                return None
+            run = await self._store.read(lambda s, w=within, u=used: s.tracking.run_by_key(w.experiment_id, u))  # type: ignore[misc]
+            if run is not None:
+                return await self._shown(within, run)
+        return None
 
     async def _baseline(self, destination: Destination, baseline: str | None, target: str) -> RunRecord | None:
         if baseline is None or baseline.strip().lower() == LATEST:
-            within = destination.experiment
-            found = await self._records.last_of(within.experiment_id, target) if within else None
+            found = None
+            for within in destination.chain:
+                if (found := await self._records.last_of(within.experiment_id, target)) is not None:
+                    break
             if found is None and baseline is not None:
                 raise RunNotFound(
                     "There is no earlier scan of this target in the experiment.",
@@ -253,8 +261,31 @@ class ScanService:
             raise InvalidArgument(
                 f"'{min(taken)}' is set by the scan itself.", next="log your value under another key."
             )
+        try:
+            return await self._written(destination, report, before, key, matching, extra, start, now, user)
+        except ExperimentLocked:  # it was locked while we scanned
+            onward = await self._locks.onward(await self._resolver.destination(destination.name, create=True))
+            return await self._written(onward, report, before, key, matching, extra, start, now, user)
+
+    async def _written(
+        self,
+        destination: Destination,
+        report: ScanReport,
+        before: RunRecord | None,
+        key: KeyIn,
+        matching: Matching | None,
+        extra: "Extra",
+        start: int,
+        now: int,
+        user: str,
+    ) -> ScanRun:
+        own_params, own_metrics = params_of(report), metrics_of(report, matching)
         baseline = before.run_id if before else None
         within = await self._resolver.made(destination)
+        warnings = report.warnings
+        if destination.earlier:
+            locked = untrusted(destination.earlier[-1].name, 80)
+            warnings = (*warnings, f"The experiment '{locked}' is locked; this scan was logged in the next one.")
         async with private_folder() as private:
             facts = RunFacts(
                 experiment=within.name, started=rfc3339(start), user=user, baseline_run_id=baseline, change=matching
@@ -276,9 +307,7 @@ class ScanService:
             written = await self._store.write(lambda s: s.tracking.write_run(draft))
         if not written.created:
             return await self._shown(within, written.run)
-        return scan_run(
-            within, written.run, report.findings, created=True, coverage=report.coverage, warnings=report.warnings
-        )
+        return scan_run(within, written.run, report.findings, created=True, coverage=report.coverage, warnings=warnings)
 
     async def _shown(self, within: ExperimentRecord, run: RunRecord) -> ScanRun:
         """Return the answer for a scan that was logged before, as it was then."""

@@ -1,0 +1,71 @@
+"""Gates on whether a version is what was registered."""
+
+from intelligentscan.domain.registry import GateResult
+from intelligentscan.gates.interface import Evidence
+
+_MEASURED = "measured by us"
+
+
+class Sealed:
+    """Was the version registered through the service, with its bytes in the archive?"""
+
+    name = "sealed"
+
+    def check(self, evidence: Evidence) -> GateResult:
+        """Pass a sealed version; a legacy one fails for Production."""
+        if evidence.sealed:
+            return GateResult(gate=self.name, outcome="pass", detail="sealed copy in the archive", origin=_MEASURED)
+        if evidence.stage != "Production":
+            return GateResult(gate=self.name, outcome="not_applicable", detail="asked for Production only", origin="")
+        what = "legacy, unreviewed: it was there before the model was governed" if evidence.legacy else "never sealed"
+        return GateResult(
+            gate=self.name,
+            outcome="fail",
+            detail=f"{what}; register its run with register_model name='{evidence.name}' and promote that version",
+            origin=_MEASURED,
+        )
+
+
+class Intact:
+    """Are the sealed bytes still the ones that were registered?"""
+
+    name = "intact"
+
+    def check(self, evidence: Evidence) -> GateResult:
+        """Fail what was ever found changed."""
+        if evidence.quarantined:
+            return GateResult(
+                gate=self.name,
+                outcome="fail",
+                detail="in quarantine: its bytes differ from what was sealed; register the run again",
+                origin=_MEASURED,
+            )
+        if evidence.sealed and not evidence.verified:
+            return GateResult(
+                gate=self.name,
+                outcome="fail",
+                detail="its sealed copy was not hashed yet; call verify_integrity",
+                origin=_MEASURED,
+            )
+        outcome = "pass" if evidence.sealed else "not_applicable"
+        detail = "hashed again, nothing changed" if evidence.sealed else "not sealed"
+        return GateResult(gate=self.name, outcome=outcome, detail=detail, origin=_MEASURED)
+
+
+class NotDrifted:
+    """Do registry, archive, experiment and guards still match the record?"""
+
+    name = "not_drifted"
+
+    def check(self, evidence: Evidence) -> GateResult:
+        """Fail while anything was changed behind our back."""
+        if not evidence.drift:
+            return GateResult(gate=self.name, outcome="pass", detail="everything matches the record", origin=_MEASURED)
+        more = f" and {len(evidence.drift) - 3} more" if len(evidence.drift) > 3 else ""
+        return GateResult(
+            gate=self.name,
+            outcome="fail",
+            detail=f"{'; '.join(evidence.drift[:3])}{more}; look with verify_integrity name='{evidence.name}', then an "
+            f"administrator runs 'intelligentscan reconcile {evidence.name}'",
+            origin=_MEASURED,
+        )

@@ -1,0 +1,176 @@
+"""Moving a governed version: evidence, gates, then record, stage, aliases and trail in one transaction."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from intelligentscan.domain.errors import GatesFailed, NotGoverned
+from intelligentscan.domain.registry import ALIAS_OF_STAGE, PREVIOUS, RESERVED_ALIASES, GateResult, Stage
+from intelligentscan.domain.text import untrusted
+from intelligentscan.gates import BUILT_IN
+from intelligentscan.gates.interface import Evidence
+from intelligentscan.services.drift import drift_of
+from intelligentscan.services.locks import locks_of
+from intelligentscan.services.principal import person
+from intelligentscan.services.seals import QUARANTINED, VERIFIED, SealChecks
+from intelligentscan.stores.access import StoreAccess
+from intelligentscan.stores.governance.records import DEFAULT_WORKSPACE, Act, SealRecord, Subject
+from intelligentscan.stores.governance.store import GovernedUnit
+from intelligentscan.stores.interface import StageMove, StageMoved, Stores, VersionRecord
+
+PROMOTED = "version.promoted"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A move that somebody asks for."""
+
+    name: str
+    version: int
+    stage: Stage
+    reason: str | None
+
+
+class Promoter:
+    """Weighs and makes moves."""
+
+    def __init__(self, store: StoreAccess, checks: SealChecks) -> None:
+        self._store = store
+        self._checks = checks
+
+    async def weigh(self, move: Move, before: VersionRecord) -> list[GateResult]:
+        """Return the outcome of every gate for a move; a demotion to Archived asks none.
+
+        Raises:
+            NotGoverned: the model was registered by plain MLflow and never adopted.
+        """
+        await self._store.read(lambda s: _governed(s, move.name))
+        if move.stage == "Archived":
+            return []
+        evidence = await self._evidence(move, before)
+        return [gate.check(evidence) for gate in BUILT_IN]
+
+    async def move(self, move: Move, gates: list[GateResult]) -> StageMoved:
+        """Make the move.
+
+        Raises:
+            GatesFailed: a gate does not pass.
+            GovernanceUnready: guards, trail or key are not in order.
+        """
+        if failed := [g for g in gates if g.outcome == "fail"]:
+            raise gates_failed(move, gates, failed)
+        return await self._store.write(lambda s: _make(s, move, gates))
+
+    async def _evidence(self, move: Move, before: VersionRecord) -> Evidence:
+        def facts(stores: Stores) -> tuple[SealRecord | None, bool, list[str]]:
+            with stores.governance.reading() as read:
+                seal = read.seals(DEFAULT_WORKSPACE, move.name, move.version).get(move.version)
+                legacy = move.version in read.legacy(DEFAULT_WORKSPACE, move.name)
+            return seal, legacy, [p.what for p in drift_of(stores, move.name)]
+
+        seal, legacy, drift = await self._store.read(facts)
+        if seal is not None:
+            await self._checks.ensure_verified(seal)
+            damaged = await self._checks.bytes_of(seal)
+            if damaged:
+                await self._checks.quarantine(seal, damaged)
+            drift += [p.what for p in await self._checks.rows_of(seal, before)]
+            lock = await self._store.read(lambda s, e=seal.experiment_id: locks_of(s, [e]).get(e))  # type: ignore[misc]
+            if lock is not None:
+                drift += [f"{p.where}: {p.what}" for p in await self._checks.experiment(lock)]
+        verified, quarantined = await self._store.read(lambda s: _checked(s, move))
+        return Evidence(
+            name=move.name,
+            version=move.version,
+            stage=move.stage,
+            sealed=seal is not None,
+            legacy=legacy,
+            verified=verified,
+            quarantined=quarantined,
+            drift=tuple(drift),
+        )
+
+
+def gates_failed(move: Move, gates: list[GateResult], failed: list[GateResult]) -> GatesFailed:
+    """Return the refusal that names every failed gate."""
+    named = "; ".join(f"{g.gate}: {g.detail}" for g in failed)
+    return GatesFailed(
+        f"{len(failed)} of {len(gates)} gates failed for {untrusted(move.name, 80)} version {move.version} to "
+        f"{move.stage}.",
+        next=f"{named}.",
+        details={"gates": [g.model_dump() for g in gates]},
+    )
+
+
+def _governed(stores: Stores, name: str) -> None:
+    if stores.governance.installed():
+        with stores.governance.reading() as read:
+            if read.is_governed(DEFAULT_WORKSPACE, name):
+                return
+    raise NotGoverned(
+        f"The model '{untrusted(name, 80)}' was registered by plain MLflow and is not governed.",
+        next=f"an administrator adopts it with 'intelligentscan adopt {untrusted(name, 80)}'; or register a run with "
+        f"register_model name='{untrusted(name, 80)}'.",
+    )
+
+
+def _checked(stores: Stores, move: Move) -> tuple[bool, bool]:
+    with stores.governance.reading() as read:
+        verified = read.has_event(VERIFIED, DEFAULT_WORKSPACE, move.name, move.version)
+        quarantined = move.version in read.quarantined(DEFAULT_WORKSPACE, move.name)
+    return verified, quarantined
+
+
+def _make(stores: Stores, move: Move, gates: list[GateResult]) -> StageMoved:
+    governance = stores.governance
+    if governance.joint:
+        with governance.unit() as unit:
+            _record(stores, unit, move, gates, PROMOTED)
+            return stores.registry.move_stage(StageMove(move.name, move.version, move.stage))
+    with governance.unit() as unit:
+        unit.append(_act("promotion.intended", move, {}, gates))
+    moved = stores.registry.move_stage(StageMove(move.name, move.version, move.stage))
+    with governance.unit() as unit:
+        _record(stores, unit, move, gates, PROMOTED)
+    return moved
+
+
+def _record(stores: Stores, unit: GovernedUnit, move: Move, gates: list[GateResult], action: str) -> None:
+    """Write where every version and alias of the name is after the move."""
+    unit.hold_name(DEFAULT_WORKSPACE, move.name)
+    unit.append(_act(action, move, rows_of_move(stores, unit, move), gates))
+
+
+def rows_of_move(stores: Stores, unit: GovernedUnit, move: Move) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of the stage and alias record that a move makes."""
+    key = {"workspace": DEFAULT_WORKSPACE, "name": move.name}
+    aliases = unit.read.aliases(DEFAULT_WORKSPACE, move.name)
+    own = ALIAS_OF_STAGE.get(move.stage)
+    holder = stores.registry.in_stage(move.name, move.stage)
+    replaced = holder if holder != move.version else None
+    wanted = dict(aliases)
+    for alias in RESERVED_ALIASES:
+        if wanted.get(alias) == move.version:
+            wanted[alias] = None
+    if own is not None:
+        wanted[own] = move.version
+    if move.stage == "Production" and replaced is not None:
+        wanted[PREVIOUS] = replaced
+    stages = [{**key, "version": move.version, "stage": move.stage}]
+    if replaced is not None and own is not None:
+        stages.append({**key, "version": replaced, "stage": "Archived"})
+    changed = [{**key, "alias": a, "version": v} for a, v in wanted.items() if aliases.get(a) != v or a not in aliases]
+    return {"stage": stages, "alias": changed}
+
+
+def _act(action: str, move: Move, rows: dict[str, list[dict[str, Any]]], gates: list[GateResult]) -> Act:
+    return Act(
+        action,
+        person(),
+        Subject(workspace=DEFAULT_WORKSPACE, name=move.name, version=move.version),
+        facts={"to": move.stage, "gates": [{"gate": g.gate, "outcome": g.outcome, "origin": g.origin} for g in gates]},
+        rows=rows,
+        text={"reason": move.reason} if move.reason else {},
+    )
+
+
+__all__ = ["PROMOTED", "QUARANTINED", "Move", "Promoter", "gates_failed", "rows_of_move"]

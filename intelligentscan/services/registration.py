@@ -1,0 +1,438 @@
+"""Registering as the service identity: ticket, copy, lock, sealed version and trail, as a whole or not at all.
+
+The bytes are copied first, outside any transaction. Then one transaction takes the exclusive hold on the
+experiment, looks at everything again, and makes the version, the lock and the seal together with the
+entries of the trail. The ticket that lets the version past the guards is opened and closed in it, so
+nobody else ever sees it open. Killed before the commit, nothing but unused bytes is left, and the same
+call uses them again; killed after it, the sealed copy is hashed again before anybody relies on it.
+Where the registry lies in another system, intent, act and outcome are three steps instead of one, and the
+same call completes them.
+"""
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+import rfc8785
+
+from intelligentscan._digest import sha256_hex
+from intelligentscan._private_folder import private_folder
+from intelligentscan.domain.errors import (
+    BytesChanged,
+    DefaultExperiment,
+    ExperimentDeleted,
+    ExperimentNotFound,
+    RunNotFound,
+    StillRunning,
+)
+from intelligentscan.domain.names import next_experiment_name
+from intelligentscan.domain.registry import RESERVED_ALIASES
+from intelligentscan.domain.text import untrusted
+from intelligentscan.services.artifact_folders import list_folders
+from intelligentscan.services.drift import all_versions
+from intelligentscan.services.lineage import Lineage, lineage_of
+from intelligentscan.services.seals import SealChecks, api_document, manifest_statement
+from intelligentscan.stores.access import StoreAccess
+from intelligentscan.stores.archive import Archive
+from intelligentscan.stores.archive_manifest import Manifest
+from intelligentscan.stores.archive_view import model_meta
+from intelligentscan.stores.governance.records import (
+    DEFAULT_WORKSPACE,
+    NPTA,
+    Act,
+    LockRecord,
+    Principal,
+    SealRecord,
+    Subject,
+)
+from intelligentscan.stores.governance.store import GovernedUnit
+from intelligentscan.stores.interface import (
+    ExperimentRecord,
+    ModelSource,
+    RunRecord,
+    Stores,
+    VersionDraft,
+)
+from intelligentscan.stores.mlflow_unit import UnitBroken
+from intelligentscan.stores.row_digests import experiment_digest, version_digest
+
+MAX_BYTES = 20 * 2**30
+MAX_FILES = 20_000
+TICKET_MS = 15 * 60 * 1000
+RETENTION_MS = 10 * 366 * 86_400_000
+ABANDONED_AFTER_MS = 86_400_000
+_DEFAULT_EXPERIMENT = "0"
+_LEFTOVER_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What somebody asks the service to register."""
+
+    name: str
+    source: ModelSource
+    run: RunRecord
+    requester: Principal
+    description: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    product: str | None = None
+    use_case: str | None = None
+    abandon_running: bool = False
+
+    def view_id(self, manifest_digest: str) -> str:
+        """Return the name of the sealed folder: the same for the same request."""
+        return sha256_hex(rfc8785.dumps([DEFAULT_WORKSPACE, self.name, self.run.run_id, manifest_digest]))[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What became of a registration."""
+
+    seal: SealRecord
+    lock: LockRecord | None
+    created: bool
+    verified: bool
+
+
+class Registrar:
+    """Registers for people."""
+
+    def __init__(self, store: StoreAccess, archive: Archive, checks: SealChecks) -> None:
+        self._store = store
+        self._archive = archive
+        self._checks = checks
+
+    async def preview(self, wanted: RunRecord) -> tuple[LockRecord | None, str]:
+        """Return the lock that is there already, and the name of the experiment that would follow.
+
+        Raises:
+            DefaultExperiment, StillRunning: as `register` would.
+        """
+
+        def look(stores: Stores) -> tuple[LockRecord | None, str]:
+            experiment = _experiment(stores, wanted.experiment_id)
+            lock = None
+            if stores.governance.installed():
+                with stores.governance.reading() as read:
+                    lock = read.lock(experiment.experiment_id)
+            _others_ended(stores, wanted, abandon=False) if lock is None else None
+            return lock, lock.next_experiment if lock else _following(stores, experiment.name, set())
+
+        return await self._store.read(look)
+
+    async def register(self, wanted: Wanted) -> Registered:
+        """Register, lock and seal; the same request again returns the same version.
+
+        Raises:
+            GovernanceUnready: the guards, the trail or the key are not in order.
+            DefaultExperiment: the run belongs to MLflow's default experiment.
+            StillRunning: another run of the experiment has not ended.
+            BytesChanged: the model's files changed meanwhile.
+        """
+        experiment_id = wanted.run.experiment_id
+        experiment = await self._store.read(lambda s: _experiment(s, experiment_id))
+        async with private_folder() as private:
+            folder = await self._store.read(lambda s: s.registry.fetch(wanted.source, private / "model"))
+            manifest = await anyio.to_thread.run_sync(self._take, folder, experiment, abandon_on_cancel=True)
+        files = await self._inventory(experiment_id)
+        lineage = await self._store.read(lambda s: lineage_of(s, wanted.run))
+        await self._sweep()
+        done = await self._store.write(lambda s: self._act(s, wanted, manifest, files, lineage))
+        verified = await self._checks.ensure_verified(done.seal)
+        return Registered(done.seal, done.lock, done.created, verified)
+
+    def _take(self, folder: Path, experiment: ExperimentRecord) -> Manifest:
+        """Copy the model; links are followed up to where the experiment keeps its artifacts, none after it."""
+        kept = Path(experiment.artifact_location.removeprefix("file://"))
+        below = kept if folder.is_relative_to(kept) else folder.parent
+        return self._archive.take(folder, max_bytes=MAX_BYTES, max_files=MAX_FILES, below=below)
+
+    async def _sweep(self) -> None:
+        """Remove what registrations that were killed long ago left in the archive."""
+
+        def sealed(stores: Stores) -> set[str]:
+            if not stores.governance.installed():
+                return set()
+            with stores.governance.reading() as read:
+                return {seal.source.rsplit("/", 1)[-1] for seal in read.all_seals()}
+
+        kept = await self._store.read(sealed)
+        await anyio.to_thread.run_sync(self._archive.sweep, kept.__contains__, _LEFTOVER_S)
+
+    async def _inventory(self, experiment_id: str) -> str:
+        """Return the digest of a listing of everything that lies in the experiment's artifact folders."""
+        folders = await self._store.read(lambda s: s.tracking.folders(experiment_id))
+        local = {f.label: f.folder for f in folders if f.folder is not None}
+        return await anyio.to_thread.run_sync(lambda: self._archive.put_document(list_folders(self._archive, local)))
+
+    def _act(self, stores: Stores, wanted: Wanted, manifest: Manifest, files: str, lineage: Lineage) -> Registered:
+        if not stores.governance.joint:
+            return self._in_steps(stores, wanted, manifest, files, lineage)
+        try:
+            return self._as_one(stores, wanted, manifest, files, lineage)
+        except UnitBroken:  # a plain client made the registered model at the same moment
+            return self._as_one(stores, wanted, manifest, files, lineage)
+
+    def _as_one(self, stores: Stores, wanted: Wanted, manifest: Manifest, files: str, lineage: Lineage) -> Registered:
+        """Make ticket, version, lock and seal in one transaction."""
+        with stores.governance.unit() as unit:
+            unit.hold_experiment(wanted.run.experiment_id)
+            unit.hold_name(DEFAULT_WORKSPACE, wanted.name)
+            if (there := self._made_before(unit, wanted, manifest)) is not None:
+                return there
+            experiment = self._look_again(stores, unit, wanted, manifest)
+            stores.registry.ensure_model(wanted.name)
+            version = stores.registry.highest_version(wanted.name) + 1
+            view = self._archive.view(
+                wanted.view_id(manifest.digest), manifest, model_meta(wanted.name, version), sealed=False
+            )
+            location = str(view)
+            ticket_id = self._open_ticket(unit, wanted, manifest, version, location)
+            self._govern_name(stores, unit, wanted, version)
+            stores.registry.create_sealed(_draft(wanted, location))
+            rows = version_digest(unit.connection, DEFAULT_WORKSPACE, wanted.name, version)
+            rows_digest = self._archive.put_document(rfc8785.dumps(rows.document))
+            lock = self._lock(stores, unit, wanted, experiment, files)
+            seal = self._seal(unit, wanted, manifest, lineage, version, location, rows_digest, ticket_id)
+            return Registered(seal, lock, created=True, verified=False)
+
+    def _in_steps(self, stores: Stores, wanted: Wanted, manifest: Manifest, files: str, lineage: Lineage) -> Registered:
+        """Say what is meant, do it in the other system, and record the outcome; a repeated call completes it."""
+        governance = stores.governance
+        with governance.unit() as unit:
+            if (there := self._made_before(unit, wanted, manifest)) is not None:
+                return there
+            experiment = self._look_again(stores, unit, wanted, None)
+            facts = {"manifest_digest": manifest.digest, "model": wanted.source.uri}
+            unit.append(_act("registration.intended", wanted, None, facts=facts))
+        record, _ = stores.registry.create_version(_draft(wanted, wanted.source.location))
+        with governance.unit() as unit:
+            if (there := self._made_before(unit, wanted, manifest)) is not None:
+                return there
+            view = self._archive.view(
+                wanted.view_id(manifest.digest), manifest, model_meta(wanted.name, record.version), sealed=False
+            )
+            self._govern_name(stores, unit, wanted, record.version)
+            rows_digest = self._archive.put_document(api_document(stores, wanted.run.run_id, record))
+            lock = self._lock(stores, unit, wanted, experiment, files)
+            seal = self._seal(unit, wanted, manifest, lineage, record.version, str(view), rows_digest, None)
+            return Registered(seal, lock, created=True, verified=False)
+
+    def _made_before(self, unit: GovernedUnit, wanted: Wanted, manifest: Manifest) -> Registered | None:
+        seal = unit.read.seal_of(DEFAULT_WORKSPACE, wanted.name, wanted.run.run_id, manifest.digest)
+        if seal is None:
+            return None
+        return Registered(seal, unit.read.lock(seal.experiment_id), created=False, verified=False)
+
+    def _look_again(
+        self, stores: Stores, unit: GovernedUnit, wanted: Wanted, manifest: Manifest | None
+    ) -> ExperimentRecord:
+        """Check, now that nobody else can write, what was checked before the copy."""
+        experiment = _experiment(stores, wanted.run.experiment_id)
+        run = stores.tracking.get_run(wanted.run.run_id)
+        if run is None or run.deleted or run.status != "FINISHED" or run.experiment_id != experiment.experiment_id:
+            raise RunNotFound(
+                f"The run {wanted.run.run_id} was deleted, reopened or moved meanwhile.",
+                next="end or restore it, then call register_model again.",
+            )
+        if unit.read.lock(experiment.experiment_id) is None:
+            ended = _others_ended(stores, wanted.run, abandon=wanted.abandon_running)
+            for run_id in ended:
+                act = _act("run.abandoned", wanted, None)
+                unit.append(Act(act.action, NPTA, Subject(experiment.experiment_id, run_id=run_id), act.on_behalf_of))
+        if manifest is not None and wanted.source.location and _digest_now(stores, wanted) != manifest.digest:
+            raise BytesChanged(
+                "The model's files changed while they were copied.",
+                next="wait until nothing writes to the run's artifacts, then call register_model again.",
+            )
+        return experiment
+
+    def _open_ticket(self, unit: GovernedUnit, wanted: Wanted, manifest: Manifest, version: int, location: str) -> str:
+        ticket_id = secrets.token_hex(16)
+        row = {
+            "ticket_id": ticket_id,
+            "workspace": DEFAULT_WORKSPACE,
+            "name": wanted.name,
+            "version": version,
+            "run_id": wanted.run.run_id,
+            "source": location,
+            "manifest_digest": manifest.digest,
+            "requester": unit.principal(wanted.requester),
+            "expires": int(time.time() * 1000) + TICKET_MS,
+        }
+        unit.append(_act("ticket.opened", wanted, version, rows={"ticket": [row]}))
+        return ticket_id
+
+    def _govern_name(self, stores: Stores, unit: GovernedUnit, wanted: Wanted, version: int) -> None:
+        """Put the name under governance with its first sealed version; what is there already is legacy."""
+        if unit.read.is_governed(DEFAULT_WORKSPACE, wanted.name):
+            return
+        unit.append(
+            Act(
+                "model.governed",
+                NPTA,
+                Subject(workspace=DEFAULT_WORKSPACE, name=wanted.name),
+                wanted.requester,
+                rows=legacy_rows(stores, wanted.name, below=version),
+            )
+        )
+
+    def _lock(
+        self, stores: Stores, unit: GovernedUnit, wanted: Wanted, experiment: ExperimentRecord, files: str
+    ) -> LockRecord:
+        there = unit.read.lock(experiment.experiment_id)
+        if there is not None:
+            return there
+        following = _following(stores, experiment.name, unit.read.locked_names())
+        rows_digest = ""
+        if unit.joint:
+            rows = experiment_digest(unit.connection, experiment.experiment_id)
+            rows_digest = self._archive.put_document(rfc8785.dumps(rows.document))
+        row = {
+            "experiment_id": int(experiment.experiment_id),
+            "experiment_name": experiment.name,
+            "next_experiment": following,
+            "rows_digest": rows_digest,
+            "files_digest": files,
+        }
+        event = unit.append(_act("experiment.locked", wanted, None, rows={"experiment_lock": [row]}))
+        unit.announce_lock(experiment.experiment_id)
+        return LockRecord(event.seq, experiment.experiment_id, experiment.name, following, rows_digest, files)
+
+    def _seal(
+        self,
+        unit: GovernedUnit,
+        wanted: Wanted,
+        manifest: Manifest,
+        lineage: Lineage,
+        version: int,
+        location: str,
+        rows_digest: str,
+        ticket_id: str | None,
+    ) -> SealRecord:
+        key = {"workspace": DEFAULT_WORKSPACE, "name": wanted.name, "version": version}
+        self._archive.put_document(manifest.document)
+        self._archive.put_signature(manifest.digest, manifest_statement(unit.key_in_force(), manifest.digest))
+        row = {
+            **key,
+            "run_id": wanted.run.run_id,
+            "experiment_id": int(wanted.run.experiment_id),
+            "source": location,
+            "origin": wanted.source.uri,
+            "manifest_digest": manifest.digest,
+            "rows_digest": rows_digest,
+        }
+        rows: dict[str, list[dict[str, Any]]] = {
+            "seal": [row],
+            "retention": [{**key, "until": int(time.time() * 1000) + RETENTION_MS, "hold": 0}],
+        }
+        if ticket_id is not None:
+            rows["ticket_close"] = [{"ticket_id": ticket_id}]
+        event = unit.append(
+            _act(
+                "version.registered",
+                wanted,
+                version,
+                rows=rows,
+                facts=lineage.facts | {"product": wanted.product or lineage.product},
+                text=lineage.text | ({"use_case": wanted.use_case} if wanted.use_case else {}),
+            )
+        )
+        return SealRecord(
+            event=event.seq,
+            workspace=DEFAULT_WORKSPACE,
+            name=wanted.name,
+            version=version,
+            run_id=wanted.run.run_id,
+            experiment_id=wanted.run.experiment_id,
+            source=location,
+            origin=wanted.source.uri,
+            manifest_digest=manifest.digest,
+            rows_digest=rows_digest,
+        )
+
+
+def legacy_rows(stores: Stores, name: str, below: int | None = None) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows that put a name under governance with what it has: legacy, unreviewed."""
+    key = {"workspace": DEFAULT_WORKSPACE, "name": name}
+    old = [v for v in all_versions(stores, name) if below is None or v.version < below]
+    return {
+        "governed_model": [key],
+        "legacy_version": [{**key, "version": v.version} for v in old],
+        "stage": [{**key, "version": v.version, "stage": v.stage} for v in old if v.stage != "None"],
+        "alias": [
+            {**key, "alias": alias, "version": v.version}
+            for v in old
+            for alias in v.aliases
+            if alias in RESERVED_ALIASES
+        ],
+    }
+
+
+def _draft(wanted: Wanted, location: str) -> VersionDraft:
+    return VersionDraft(wanted.name, wanted.source, wanted.run.run_id, location, wanted.description, dict(wanted.tags))
+
+
+def _act(action: str, wanted: Wanted, version: int | None, **more: Any) -> Act:
+    subject = Subject(
+        experiment_id=wanted.run.experiment_id,
+        workspace=DEFAULT_WORKSPACE,
+        name=wanted.name,
+        version=version,
+        run_id=wanted.run.run_id,
+    )
+    return Act(action, NPTA, subject, wanted.requester, **more)
+
+
+def _digest_now(stores: Stores, wanted: Wanted) -> str:
+    manifest: Any = stores.registry.manifest(wanted.source)
+    return sha256_hex(rfc8785.dumps(manifest))
+
+
+def _experiment(stores: Stores, experiment_id: str) -> ExperimentRecord:
+    if experiment_id == _DEFAULT_EXPERIMENT:
+        raise DefaultExperiment(
+            "The run belongs to MLflow's default experiment, which is everybody's and is never locked.",
+            next="log the run in an experiment of its own (create_experiment), then register that run.",
+        )
+    found = stores.tracking.experiment_by_id(experiment_id)
+    if found is None:
+        raise ExperimentNotFound("The run's experiment is gone.", next="list what is there with search_experiments.")
+    if found.deleted:
+        raise ExperimentDeleted(
+            f"The experiment '{untrusted(found.name, 80)}' of the run was deleted.",
+            next="restore it with 'mlflow experiments restore', then call register_model again.",
+        )
+    return found
+
+
+def _others_ended(stores: Stores, run: RunRecord, *, abandon: bool) -> list[str]:
+    """Refuse while other runs of the experiment go on; end those that nobody writes to if that is asked for."""
+    others = [r for r in stores.tracking.running(run.experiment_id, 20) if r.run_id != run.run_id]
+    now = int(time.time() * 1000)
+    fresh = [r for r in others if now - r.last_write < ABANDONED_AFTER_MS]
+    if fresh or (others and not abandon):
+        first = (fresh or others)[0]
+        old = not fresh
+        raise StillRunning(
+            f"{len(others)} other run{'s' if len(others) > 1 else ''} of the experiment still going, "
+            f"{first.run_id} for one; the lock would cut {'them' if len(others) > 1 else 'it'} off.",
+            next=f"end it with log_run run_id='{first.run_id}' status='FINISHED' (or 'KILLED'), then call "
+            "register_model again"
+            + ("; nothing was written to it for a day: abandon_running=true ends it." if old else "."),
+            details={"running": [r.run_id for r in others]},
+        )
+    for other in others:
+        stores.tracking.end_run(other.run_id, "KILLED", now)
+    return [r.run_id for r in others]
+
+
+def _following(stores: Stores, name: str, locked: set[str]) -> str:
+    """Return the first free name of the chain X, X-v2, X-v3 and so on."""
+    following = next_experiment_name(name)
+    while following in locked or stores.tracking.find_experiment_by_name(following) is not None:
+        following = next_experiment_name(following)
+    return following
