@@ -22,6 +22,8 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
+import bench_governance
+
 BARE_SERVER = """
 from mcp.server.mcpserver import MCPServer
 server = MCPServer("bare")
@@ -48,6 +50,7 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which parts; all if none is named")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--seconds", type=float, default=30, help="length of the load test of writers")
+    parser.add_argument("--events", type=int, default=100_000, help="events of the trail whose history is asked for")
     parser.add_argument("--runs", type=int, default=10_000, help="runs in the experiment that is ordered")
     options = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -458,6 +461,7 @@ PARTS: dict[str, Callable[[Path, argparse.Namespace], Result]] = {
     "writers": measure_writers,
     "order": measure_order,
     "list": measure_list,
+    **bench_governance.PARTS,
 }
 
 if __name__ == "__main__":
