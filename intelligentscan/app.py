@@ -108,7 +108,7 @@ class Services:
         from intelligentscan.services.scan_configs import ScanConfigs
 
         registrar = Registrar(self.store, self._archive, self._seals)
-        promoter = Promoter(self.store, self._seals)
+        promoter = Promoter(self.store, self._seals, self.trail)
         configs = ScanConfigs(self.store)
         return RegistryService(self.store, self._resolver, configs, registrar, promoter, self._denials)
 

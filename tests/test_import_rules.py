@@ -12,9 +12,10 @@ def imported(*modules: str) -> set[str]:
 
 
 def test_importing_our_modules_imports_neither_mlflow_nor_what_only_some_calls_need() -> None:
-    ours = ("intelligentscan.api", "intelligentscan.server.main", "intelligentscan.services.scans",
-            "intelligentscan.services.registry", "intelligentscan.services.comparison")  # fmt: skip
-    assert imported(*ours).isdisjoint({"mlflow", "sqlalchemy", "alembic", "sklearn", "pandas", "numpy", "matplotlib"})
+    heavy = {"mlflow", "alembic", "sklearn", "pandas", "numpy", "matplotlib"}
+    assert imported("intelligentscan.api", "intelligentscan.server.main").isdisjoint({*heavy, "sqlalchemy"})
+    services = ("scans", "registry", "comparison", "history", "integrity", "trail", "adoption", "upkeep")
+    assert imported(*(f"intelligentscan.services.{name}" for name in services)).isdisjoint(heavy)
 
 
 def test_composing_the_services_imports_neither_face() -> None:

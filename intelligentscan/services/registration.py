@@ -32,7 +32,7 @@ from intelligentscan.domain.names import next_experiment_name
 from intelligentscan.domain.registry import RESERVED_ALIASES
 from intelligentscan.domain.text import untrusted
 from intelligentscan.services.artifact_folders import list_folders
-from intelligentscan.services.drift import all_versions
+from intelligentscan.services.drift import all_versions, refuse_forged
 from intelligentscan.services.lineage import Lineage, lineage_of
 from intelligentscan.services.seals import SealChecks, api_document, manifest_statement
 from intelligentscan.stores.access import StoreAccess
@@ -181,6 +181,7 @@ class Registrar:
         with stores.governance.unit() as unit:
             unit.hold_experiment(wanted.run.experiment_id)
             unit.hold_name(DEFAULT_WORKSPACE, wanted.name)
+            refuse_forged(unit.read, *_subjects(wanted))
             if (there := self._made_before(unit, wanted, manifest)) is not None:
                 return there
             experiment = self._look_again(stores, unit, wanted, manifest)
@@ -203,6 +204,7 @@ class Registrar:
         """Say what is meant, do it in the other system, and record the outcome; a repeated call completes it."""
         governance = stores.governance
         with governance.unit() as unit:
+            refuse_forged(unit.read, *_subjects(wanted))
             if (there := self._made_before(unit, wanted, manifest)) is not None:
                 return there
             experiment = self._look_again(stores, unit, wanted, None)
@@ -374,6 +376,10 @@ def legacy_rows(stores: Stores, name: str, below: int | None = None) -> dict[str
 
 def _draft(wanted: Wanted, location: str) -> VersionDraft:
     return VersionDraft(wanted.name, wanted.source, wanted.run.run_id, location, wanted.description, dict(wanted.tags))
+
+
+def _subjects(wanted: Wanted) -> tuple[Subject, Subject]:
+    return Subject(wanted.run.experiment_id), Subject(workspace=DEFAULT_WORKSPACE, name=wanted.name)
 
 
 def _act(action: str, wanted: Wanted, version: int | None, **more: Any) -> Act:

@@ -28,7 +28,7 @@ from intelligentscan.stores.governance.checkpoint import (
 from intelligentscan.stores.governance.export import read_export, stored_events, write_export
 from intelligentscan.stores.governance.key_events import KEY_ROTATED, rotation_body
 from intelligentscan.stores.governance.records import Act
-from intelligentscan.stores.governance.report import ChainReport, KeyValidity, Unreadable, VerifiedPrefix
+from intelligentscan.stores.governance.report import ChainReport, KeyValidity, RowReport, Unreadable, VerifiedPrefix
 from intelligentscan.stores.governance.row_check import verify_rows
 from intelligentscan.stores.governance.verify import verify_chain
 from intelligentscan.stores.interface import Stores
@@ -45,6 +45,7 @@ class TrailService:
         self._store = store
         self._settings = settings
         self._prefix: VerifiedPrefix | None = None
+        self._matched: Checkpoint | None = None
 
     async def verify(
         self,
@@ -72,29 +73,31 @@ class TrailService:
             report = await anyio.to_thread.run_sync(
                 lambda: verify_chain(read_export(log), trusted=trusted, checkpoint=known, full_signatures=full)
             )
-            return _report(report, [], known, self._place_notes(known, checkpoint))
+            return _report(report, None, known, self._place_notes(known, checkpoint))
 
-        def check(stores: Stores) -> tuple[ChainReport, list[TrailProblem]]:
+        def check(stores: Stores) -> tuple[ChainReport, RowReport]:
             if not stores.governance.installed():
                 raise NotFound("This store has no audit trail.", next="'intelligentscan adopt' begins one.")
             with stores.governance.reading() as read:
                 events = stored_events(read.connection, read.tables)
                 report = verify_chain(events, trusted=trusted, checkpoint=known, full_signatures=full)
-                rows = verify_rows(read.connection, read.tables).problems
-                return report, [TrailProblem(seq=p.seq, code=p.code, message=p.message) for p in rows]
+                return report, verify_rows(read.connection, read.tables)
 
         report, rows = await anyio.to_thread.run_sync(lambda: self._store.call_blocking(check))
         return _report(report, rows, known, self._place_notes(known, checkpoint))
 
     async def problems(self, *, whole: bool) -> list[Problem]:
-        """Return what is wrong with the trail; only what is new since the last look is read again.
+        """Return what is wrong with the trail.
 
         Args:
-            whole: also compare every row of the record with the trail.
+            whole: read all of it, and compare every row of the record with it; else only what is new since the last
+                look.
         """
         known = self._checkpoint(None)
 
         def check(stores: Stores) -> list[Problem]:
+            if whole:
+                self._prefix = None  # an earlier entry may have been changed since
             with stores.governance.reading() as read:
                 report = self._checked(lambda since: stored_events(read.connection, read.tables, since=since), known)
                 rows = verify_rows(read.connection, read.tables).problems if whole else ()
@@ -113,13 +116,13 @@ class TrailService:
 
     def _checked(self, events: EventsSince, known: Checkpoint | None) -> ChainReport:
         """Verify from where the last check ended; all over again if that does not hold."""
-        if self._prefix is not None and known is None:
+        if self._prefix is not None and known == self._matched:
             report = verify_chain(events(self._prefix.seq), after=self._prefix, full_signatures=False)
             if report.ok:
                 self._prefix = report.prefix or self._prefix
                 return report
         report = verify_chain(events(1), checkpoint=known, full_signatures=False)
-        self._prefix = report.prefix
+        self._prefix, self._matched = report.prefix, known
         return report
 
     async def export(self, path: Path) -> int:
@@ -226,22 +229,22 @@ def _trusted(text: str) -> frozenset[str]:
     return read_trusted(path) if path.is_file() else trusted_keys(text)
 
 
-def _report(report: ChainReport, rows: list[TrailProblem], known: Checkpoint | None, notes: list[str]) -> TrailReport:
-    problems = [TrailProblem(seq=p.seq, code=p.code, message=p.message) for p in report.problems] + rows
-    ok = report.ok and not rows
-    if report.trusted == "unknown" and ok:
+def _report(report: ChainReport, rows: RowReport | None, known: Checkpoint | None, notes: list[str]) -> TrailReport:
+    found = [*report.problems, *(rows.problems if rows else ())]
+    count = report.problem_count + (rows.problem_count if rows else 0)
+    if report.trusted == "unknown" and not count:
         notes = [*notes, "nobody vouches for the signer: name a key that you know with --trust."]
     return TrailReport(
-        verdict=report.verdict if ok else "does not verify",
-        ok=ok,
+        verdict=report.verdict if not count else "does not verify",
+        ok=not count,
         trusted=report.trusted,
         events=report.events,
         last=report.last,
         head_hash=report.head_hash,
         checkpoint=report.checkpoint,
         keys=[_key(k) for k in report.keys],
-        problems=problems,
-        problems_total=report.problem_count + len(rows),
+        problems=[TrailProblem(seq=p.seq, code=p.code, message=p.message) for p in found],
+        problems_total=count,
         notes=notes,
     )
 

@@ -6,11 +6,13 @@ Every method blocks; services call them through `Lanes`.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from intelligentscan.domain.registry import Stage
 from intelligentscan.domain.run import RunStatus
-from intelligentscan.stores.governance.store import GovernanceStore
+
+if TYPE_CHECKING:
+    from intelligentscan.stores.governance.store import GovernanceStore
 
 T = TypeVar("T")
 KIND_TAG = "intelligentscan.kind"
@@ -414,7 +416,7 @@ class Stores(Protocol):
         ...
 
     @property
-    def governance(self) -> GovernanceStore:
+    def governance(self) -> "GovernanceStore":
         """Locks, seals, the stage record and the audit trail."""
         ...
 

@@ -15,6 +15,7 @@ from intelligentscan.domain.errors import (
     InvalidArgument,
     InvalidFilter,
     NotFound,
+    NotPermitted,
     Refused,
     StoreBroken,
     StoreError,
@@ -36,6 +37,8 @@ _GUARD = re.compile(
     r"|GOVERNANCE_APPEND_ONLY): ([^\n]+)"
 )
 _CONTINUE = re.compile(r"continue in '(.+)'\.?$")
+_INSUFFICIENT_PRIVILEGE = "42501"
+_DENIED = "42501"
 _CHECK = "call again; if it persists, check MLFLOW_TRACKING_URI with 'intelligentscan doctor'."
 
 
@@ -129,7 +132,7 @@ def refused_by_guard(text: str) -> Refused | None:
     code, said = found[1], untrusted(found[2].strip(), 300)
     if code == "EXPERIMENT_LOCKED":
         following = _CONTINUE.search(found[2].strip())
-        name = following[1] if following else None
+        name = following[1] if following and not following[1].endswith("...") else None  # cut to a bearable length
         return ExperimentLocked(
             said,
             next=f"call again with experiment='{untrusted(name, 250)}'; create_experiment makes it if it is missing."
@@ -156,6 +159,17 @@ def _of_database(exc: BaseException) -> IntelligentScanError | None:
         return guarded
     if (broken := _broken_file(said)) is not None:
         return broken
+    if getattr(reason.orig, "sqlstate", None) == _INSUFFICIENT_PRIVILEGE:
+        return NotPermitted(
+            f"The database's account may not do that: {said}",
+            next="have it done by the service account (npta), or by the owner of the database; "
+            "'intelligentscan db check' shows what this account may do.",
+        )
+    if getattr(reason.orig, "sqlstate", None) == _DENIED:
+        return NotPermitted(
+            f"The database's account may not do this: {said}",
+            next="act through the account of the service (the npta role), or ask the database's administrator.",
+        )
     if isinstance(reason, sqlalchemy.exc.OperationalError):
         return StoreUnavailable(f"The tracking database did not answer: {said}", next=_CHECK)
     return StoreError(f"The tracking database refused, and nothing was kept: {said}", next=_CHECK)

@@ -155,9 +155,16 @@ class LoggedModels:
         self._store.set_logged_model_tags(source.model_id, [LoggedModelTag("mlflow.modelVersions", json.dumps(known))])
 
     def fetch(self, source: ModelSource, folder: Path) -> Path:
-        """Return a folder with the model's files: their own if they are local, else a copy in `folder`."""
+        """Return a folder with the model's files: their own if they are local, else a copy in `folder`.
+
+        Raises:
+            NoModel: it holds no model.
+        """
         if is_local_uri(source.location):
-            return Path(local_file_uri_to_path(source.location))
+            local = Path(local_file_uri_to_path(source.location))
+            if not (local / _MLMODEL).is_file():  # anybody could name a folder of secrets
+                raise _no_model_file()
+            return local
         repository = get_artifact_repository(source.location, tracking_uri=self._uri)
         return Path(repository.download_artifacts("", str(folder)))
 
@@ -168,6 +175,13 @@ class LoggedModels:
         with private_folder_blocking() as private:
             repository = get_artifact_repository(source.location, tracking_uri=self._uri)
             return _manifest(Path(repository.download_artifacts("", str(private))))
+
+
+def _no_model_file() -> NoModel:
+    return NoModel(
+        "The model's files are gone: its folder holds no MLmodel file.",
+        next="log the model again, then call register_model with the new run.",
+    )
 
 
 def _unless_unavailable(exc: Exception) -> None:
@@ -191,8 +205,5 @@ def _manifest(folder: Path) -> list[dict[str, object]]:
         if len(entries) > MAX_MODEL_FILES:
             raise TooLarge(f"The model has more than {MAX_MODEL_FILES:,} files.", next="log it as fewer, larger files.")
     if not any(entry["path"] == _MLMODEL for entry in entries):
-        raise NoModel(
-            "The model's files are gone: its folder holds no MLmodel file.",
-            next="log the model again, then call register_model with the new run.",
-        )
+        raise _no_model_file()
     return sorted(entries, key=lambda entry: str(entry["path"]))

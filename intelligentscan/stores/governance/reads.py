@@ -2,11 +2,15 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, cast
 
 from sqlalchemy import Connection, Row, Select, and_, func, or_, select, union
 
+from intelligentscan.domain.errors import TrailBroken
 from intelligentscan.domain.registry import Stage
+from intelligentscan.stores.governance.chain import record_from_row
+from intelligentscan.stores.governance.key_events import BadKeyEvent, genesis_key, rotated_key
 from intelligentscan.stores.governance.records import (
     HistoryRow,
     LiveRow,
@@ -15,6 +19,7 @@ from intelligentscan.stores.governance.records import (
     SealRecord,
     Subject,
 )
+from intelligentscan.stores.governance.report import KeyValidity
 from intelligentscan.stores.governance.tables import GovernanceTables
 
 
@@ -155,6 +160,22 @@ class GovernanceReads:
             select(keys.c.key_id).order_by(keys.c.event.desc()).limit(1)
         ).scalar()
         return found
+
+    def key_validities(self) -> tuple[KeyValidity, ...]:
+        """Return the keys as the signed events brought them into force, each with the events that it may sign."""
+        event, made = self.tables.event, select(self.tables.signing_key.c.event)
+        query = select(event).where(event.c.seq.in_(made)).order_by(event.c.seq)
+        keys: list[KeyValidity] = []
+        for row in self.connection.execute(query).mappings():
+            try:
+                record = record_from_row(row)
+                new = rotated_key(record, keys[-1].public) if keys else genesis_key(record)
+            except (BadKeyEvent, TrailBroken):
+                continue  # it brought no key into force; the check of the trail reports it
+            if keys:
+                keys[-1] = replace(keys[-1], last=record.seq)
+            keys.append(KeyValidity(new.key_id, new.public, record.seq + 1 if keys else 1))
+        return tuple(keys)
 
     def principal_ids(self, name: str) -> list[str]:
         """Return the ids of everybody who goes by this name."""

@@ -229,7 +229,7 @@ def _statements(connection: Connection, names: RoleNames, place: _Place, present
     yield f"REVOKE CREATE ON SCHEMA {home} FROM PUBLIC"
     yield f"REVOKE ALL ON SCHEMA {SCHEMA} FROM PUBLIC"
     yield f"GRANT USAGE ON SCHEMA {home} TO {app}, {auditor}"
-    yield f"GRANT USAGE ON SCHEMA {SCHEMA} TO {npta}, {auditor}"
+    yield f"GRANT USAGE ON SCHEMA {SCHEMA} TO {app}, {npta}, {auditor}"
     for table in (*place.mlflow, *place.governing()):
         yield f"ALTER TABLE {table} OWNER TO {owner}"
     for (function,) in connection.execute(_FUNCTIONS, {"home": place.home}):
@@ -240,7 +240,7 @@ def _statements(connection: Connection, names: RoleNames, place: _Place, present
     yield f"{later} {home} GRANT {_READ_WRITE} ON TABLES TO {app}"
     yield f"{later} {home} GRANT USAGE, SELECT ON SEQUENCES TO {app}"
     yield f"{later} {home} GRANT SELECT ON TABLES TO {auditor}"
-    yield f"{later} {SCHEMA} GRANT SELECT ON TABLES TO {auditor}"
+    yield f"{later} {SCHEMA} GRANT SELECT ON TABLES TO {app}, {auditor}"
     yield f"{later} {SCHEMA} GRANT SELECT, INSERT ON TABLES TO {npta}"
 
 
@@ -262,7 +262,8 @@ def _granted(connection: Connection, place: _Place, names: RoleNames) -> Iterato
     if place.sequences:
         yield f"GRANT USAGE, SELECT ON SEQUENCE {', '.join(place.sequences)} TO {app}"
     yield f"GRANT SELECT ON {mlflow}, {governing} TO {auditor}"
-    yield f"GRANT SELECT ON {governing} TO {npta}"
+    # People need to see what is locked and who promoted what; they connect with the app role.
+    yield f"GRANT SELECT ON {governing} TO {app}, {npta}"
     yield f"GRANT INSERT ON {', '.join(place.governing(EVERY))} TO {npta}"
     yield f"GRANT DELETE ON {', '.join(place.governing(ERASABLE))} TO {npta}"
 

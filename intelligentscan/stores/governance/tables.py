@@ -2,7 +2,8 @@
 
 `event` is the audit trail. Every other table that governs (`GOVERNING`) is a projection of it: a row names
 the event that made it, and that event's signed body holds the row again. A row without such an event
-counts for nothing. Only `principal_name` and `free_text` may be erased; the chain holds digests of them.
+counts for nothing. Only `free_text`, of which the chain holds salted digests, and `principal_name`, which
+gives names to the chain's random ids, may be erased.
 """
 
 from dataclasses import dataclass

@@ -111,11 +111,8 @@ def _renamed(connection: Connection, experiment_id: int, *, locked: bool) -> Non
 
 
 def _name_locks(connection: Connection) -> None:
-    wanted = sqlite.lock_guards(active_locks(connection))
-    there = {name for name in _sqlite_triggers(connection) if sqlite.SAID.fullmatch(name)}
-    for name in sorted(there):
-        _run(connection, f"DROP TRIGGER {name}")
-    for statement in wanted.values():
+    _run(connection, f"DROP TRIGGER IF EXISTS {sqlite.NAMES}")
+    for statement in sqlite.lock_guards(active_locks(connection)).values():
         _run(connection, statement)
 
 

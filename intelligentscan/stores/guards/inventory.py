@@ -31,7 +31,7 @@ _POSTGRES_FUNCTIONS = f"""
 SELECT p.proname, p.prosrc, p.prosecdef, p.proconfig, l.lanname, p.proowner = o.relowner,
   pg_get_function_identity_arguments(p.oid), p.prorettype::regtype::text
 FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang
-LEFT JOIN pg_catalog.pg_class AS o ON o.oid = to_regclass('{SCHEMA}.event')
+LEFT JOIN pg_catalog.pg_class AS o ON o.relname = 'event' AND o.relnamespace = p.pronamespace
 WHERE p.pronamespace = to_regnamespace('{SCHEMA}') AND left(p.proname, 6) = 'guard_'
 """
 _POSTGRES_OTHERS = f"""

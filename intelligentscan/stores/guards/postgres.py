@@ -37,6 +37,8 @@ _ISOLATION = (
     "GUARDS_READ_COMMITTED: guarded tables are written with the isolation level read committed; "
     "leave default_transaction_isolation as PostgreSQL sets it."
 )
+_UNSEEN = r"[[:cntrl:]\u0080-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
+"""Control characters, separators of lines and signs that turn the reading direction."""
 _ACTIVE = (
     f"SELECT l.* FROM {SCHEMA}.experiment_lock AS l WHERE l.experiment_id = reached AND NOT EXISTS "
     f"(SELECT 1 FROM {SCHEMA}.experiment_unlock AS u WHERE u.lock_event = l.event)"
@@ -142,7 +144,7 @@ def _experiment_guard(table: Guarded, schema: Schema) -> str:
 
 def _check(found: list[Way]) -> str:
     refuse = (
-        f"IF current_setting('transaction_isolation') NOT LIKE 'read %' THEN {_raise(_ISOLATION)} END IF; "
+        f"{_FRESH} "
         f"IF NOT pg_try_advisory_xact_lock_shared({NUMBER} + reached) "
         f"THEN PERFORM pg_advisory_xact_lock_shared({NUMBER} + reached); END IF; "
         f"IF EXISTS ({_ACTIVE}) "
@@ -167,7 +169,7 @@ def _registry_guard(table: str, schema: Schema) -> str:
     parts = "".join(
         f"IF TG_OP = '{operation}' THEN {_refusals(table, operation, schema)} END IF; " for operation in _ROWS
     )
-    return f"BEGIN {parts}IF TG_OP = 'DELETE' THEN RETURN OLD; END IF; RETURN NEW; END"
+    return f"BEGIN {_FRESH} {parts}IF TG_OP = 'DELETE' THEN RETURN OLD; END IF; RETURN NEW; END"
 
 
 def _refusals(table: str, operation: str, schema: Schema) -> str:
@@ -187,7 +189,7 @@ def _refusals(table: str, operation: str, schema: Schema) -> str:
 def _locked_text() -> str:
     def shown(column: str) -> str:
         cut = f"CASE WHEN length({column}) > 120 THEN left({column}, 120) || '...' ELSE {column} END"
-        return f"regexp_replace({cut}, '[[:cntrl:]]', '?', 'g')"
+        return f"regexp_replace({cut}, '{_UNSEEN}', '?', 'g')"
 
     text = (
         f"format('EXPERIMENT_LOCKED: experiment ''%s'' was locked by a registration; continue in ''%s''.', "
@@ -215,6 +217,10 @@ def _trail() -> str:
 def _raise(text: str) -> str:
     literal = text.replace("'", "''")
     return f"RAISE EXCEPTION USING ERRCODE = 'P0001', MESSAGE = '{literal}';"
+
+
+_FRESH = f"IF current_setting('transaction_isolation') NOT LIKE 'read %' THEN {_raise(_ISOLATION)} END IF;"
+"""An older snapshot would not show a lock, or that a name is governed by now."""
 
 
 def statements(schema: Schema) -> Iterator[str]:

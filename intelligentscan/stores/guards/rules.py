@@ -26,8 +26,8 @@ SAYS = {
     "on a governed model; call promote of IntelligentScan, or use another alias.",
     "ALIAS_ASCII": "ALIAS_RESERVED: an alias of a governed model is written in plain ASCII; use another alias.",
     "ALIAS_NOWHERE": "ALIAS_RESERVED: an alias of a governed model names a version that exists; choose one of them.",
-    "LOCKED_SOMEWHERE": "EXPERIMENT_LOCKED: this experiment was locked by a registration; continue in the next one, "
-    "which get_history of IntelligentScan names.",
+    "LOCKED_SOMEWHERE": "EXPERIMENT_LOCKED: this experiment was locked by a registration; continue in the experiment "
+    "of the same name that ends in -v2, or in the next higher number.",
     "APPEND_ONLY": "GOVERNANCE_APPEND_ONLY: governance records are added, never changed or removed; "
     "append a correcting record.",
     "TRAIL_ORDER": "GOVERNANCE_APPEND_ONLY: an event continues the trail: next number, hash of the last one.",

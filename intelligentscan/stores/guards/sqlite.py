@@ -4,7 +4,7 @@ Three things about SQLite shape them. It replaces rows without firing DELETE tri
 at the rows that an insert or update would push aside: same key, same unique key, same rowid. Every connection
 reads all their text, so the ids of locked experiments stand in a table of their own, `gov_locked`, which
 triggers keep equal to the active locks. And RAISE takes a literal only, so the line that names an experiment is
-raised by `gov_say_*`, triggers on the ever empty table `gov_denied`, into which guards insert the ids.
+raised by a trigger on the ever empty table `gov_denied`, into which guards insert the ids.
 """
 
 # ruff: noqa: S608  the names in these statements come from the map, never from a caller
@@ -30,10 +30,10 @@ OWN_TABLES = {
 }
 OWN = re.compile(r"gov_(guard|keep|say|trail)_")
 """How the names of our triggers begin."""
-SAID = re.compile(r"gov_say_\d+")
-"""The names of those that name locked experiments."""
-_LITERALS = 400
-"""Locks per trigger: SQLite bounds the branches of one CASE, and many small triggers would be slow to prepare."""
+NAMES = "gov_say_names"
+"""The trigger that names locked experiments."""
+NAMED = 32
+"""Locked experiments that are named: SQLite prepares these lines with every write, and MLflow has it do so often."""
 _ROWS = {"INSERT": ("NEW",), "UPDATE": ("OLD", "NEW"), "DELETE": ("OLD",)}
 
 
@@ -58,16 +58,13 @@ def guards(schema: Schema) -> dict[str, str]:
 
 
 def lock_guards(locks: Iterable[ActiveLock]) -> dict[str, str]:
-    """Return the triggers that name the locked experiments."""
+    """Return the trigger that names the experiments locked last; the general line is said of the others."""
     texts = {int(lock.experiment_id): locked_text(lock) for lock in locks}
-    ordered = sorted(texts.items())
-    found = {}
-    for number, start in enumerate(range(0, len(ordered), _LITERALS)):
-        said = ordered[start : start + _LITERALS]
-        branches = " ".join(f"WHEN {locked} THEN RAISE(ABORT, {_literal(text)})" for locked, text in said)
-        case = f"SELECT CASE NEW.experiment_id {branches} END"
-        found.update(_trigger(f"gov_say_{number}", "BEFORE INSERT", DENIED, case))
-    return found
+    named = list(texts.items())[-NAMED:]
+    if not named:
+        return {}
+    branches = " ".join(f"WHEN {locked} THEN RAISE(ABORT, {_literal(text)})" for locked, text in named)
+    return _trigger(NAMES, "BEFORE INSERT", DENIED, f"SELECT CASE NEW.experiment_id {branches} END")
 
 
 def _kept_locks() -> dict[str, str]:
