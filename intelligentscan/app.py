@@ -110,7 +110,7 @@ class Services:
         registrar = Registrar(self.store, self._archive, self._seals)
         promoter = Promoter(self.store, self._seals, self.trail)
         configs = ScanConfigs(self.store)
-        return RegistryService(self.store, self._resolver, configs, registrar, promoter, self._denials)
+        return RegistryService(self.store, self._resolver, configs, registrar, promoter, self._denials, self.trail)
 
     @cached_property
     def locks(self) -> "LockService":

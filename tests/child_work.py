@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+import anyio
 import sqlalchemy
 from sqlalchemy import event
 
+from intelligentscan.app import build
 from intelligentscan.domain.errors import IntelligentScanError
 from intelligentscan.settings import Settings
 from intelligentscan.stores import mlflow_sqlite
@@ -98,6 +100,26 @@ def write_and_die(home: str, experiment_id: str, statement: str, number: int) ->
     stores = opened(home)
     die_at_statement(number, statement)
     stores.tracking.write_run(draft(experiment_id, 1, "killed"))
+
+
+def register(home: str, name: str, run_id: str, uri: str | None = None) -> tuple[int, bool]:
+    """Register a run's model; return the version and whether it was made now."""
+    services = build(Settings(home=Path(home), tracking_uri=uri))
+    made = anyio.run(lambda: services.registry.register(name, run_id=run_id))
+    return made.version, made.created
+
+
+def register_and_die(home: str, name: str, run_id: str, statement: str, uri: str | None = None) -> None:
+    """Begin to register a run's model and be killed before the first SQL statement that contains the text."""
+    die_at_statement(1, statement)
+    register(home, name, run_id, uri)
+
+
+def promote_and_die(home: str, name: str, version: int, statement: str, uri: str | None = None) -> None:
+    """Begin to promote a version to Production and be killed before the first SQL statement that contains the text."""
+    services = build(Settings(home=Path(home), tracking_uri=uri))
+    die_at_statement(1, statement)
+    anyio.run(lambda: services.registry.promote(name, version, "Production", reason="r"))
 
 
 def remote_write_and_die(uri: str, experiment_id: str, key: str) -> None:

@@ -19,6 +19,7 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 from trained_store import Trained as Trained
 from trained_store import copy_trained, settle
@@ -29,6 +30,7 @@ from intelligentscan.app import Services, build
 from intelligentscan.settings import Settings
 
 if TYPE_CHECKING:
+    from hostile import World
     from mlflow import MlflowClient
     from postgres_server import Postgres
 
@@ -148,13 +150,22 @@ def database(postgres: "Postgres", migrated: str) -> str:
     return postgres.database(migrated)
 
 
+TRAIL = ("gov_event", "gov_principal_name", "gov_signing_key")
+
+
 @dataclass(frozen=True)
 class Look:
-    """What a SQLite store and its artifact folder hold."""
+    """What a SQLite store and its artifact folder hold: rows and a digest of them per table, and files."""
 
     rows: dict[str, int]
     files: frozenset[str]
-    digest: str
+    digest: dict[str, str]
+
+    @property
+    def beside_trail(self) -> "Look":
+        """The same but for the audit trail, which tells of refused acts too."""
+        kept = self.rows.keys() - set(TRAIL)
+        return Look({k: self.rows[k] for k in kept}, self.files, {k: self.digest[k] for k in kept})
 
 
 @pytest.fixture
@@ -164,27 +175,28 @@ def look(home: Path) -> Callable[[], Look]:
 
 
 def look_at(home: Path) -> Look:
-    """Return the number of rows per table, the artifact files, and a digest of every row."""
+    """Return the number of rows and a digest of them per table, and the artifact files."""
     rows: dict[str, int] = {}
-    digest = hashlib.sha256()
+    digest: dict[str, str] = {}
     with closing(sqlite3.connect(f"{(home / 'mlflow.db').as_uri()}?mode=ro", uri=True)) as connection:
         names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
         for (name,) in names:
             if not name.startswith("sqlite_"):
                 found = connection.execute(f"SELECT * FROM {name}").fetchall()  # noqa: S608
                 rows[name] = len(found)
-                digest.update(repr((name, sorted(map(repr, found)))).encode())
+                digest[name] = hashlib.sha256(repr(sorted(map(repr, found))).encode()).hexdigest()
     root = home / "artifacts"
     paths = {p.relative_to(root).as_posix() for p in root.rglob("*")} if root.exists() else set()
     kept = frozenset(path for path in paths if "/" in path)  # a folder per experiment may stay
-    return Look(rows, kept, digest.hexdigest())
+    return Look(rows, kept, digest)
 
 
 @pytest.fixture(scope="session")
 def children() -> ForkServerContext:
     """Processes of their own that have MLflow imported already; what they do is in `child_work.py`."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["child_work"])
+    # Not `child_work` itself: the server of some Python releases does not look into this folder, and says nothing.
+    context.set_forkserver_preload(["intelligentscan.stores.mlflow_open", "intelligentscan.stores.mlflow_upgrade"])
     return context
 
 
@@ -316,3 +328,39 @@ def server(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Iterator
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def hostile_sqlite(tmp_path_factory: pytest.TempPathFactory, template: Path) -> "World":
+    """The world of the hostile tests on SQLite."""
+    from hostile import furnish, sqlite_world
+
+    return anyio.run(furnish, sqlite_world(tmp_path_factory.mktemp("hostile-sqlite"), template))
+
+
+@pytest.fixture(scope="session")
+def hostile_postgres(tmp_path_factory: pytest.TempPathFactory, postgres: "Postgres", migrated: str) -> "World":
+    """The world of the hostile tests on PostgreSQL with split roles."""
+    from hostile import furnish, postgres_world, split_roles
+
+    home = tmp_path_factory.mktemp("hostile-postgres") / "home"
+    world = postgres_world(home, postgres, postgres.database(migrated))
+    anyio.run(split_roles, world)
+    return anyio.run(furnish, world)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def world(request: pytest.FixtureRequest) -> "World":
+    """A governed store in which every act of the test is refused: it is left as it is."""
+    base: World = request.getfixturevalue("hostile_sqlite" if request.param == "sqlite" else "hostile_postgres")
+    return base
+
+
+@pytest.fixture
+def own(world: "World", tmp_path: Path) -> "Iterator[World]":
+    """A governed store of the test's own."""
+    from hostile import copied
+
+    made = copied(world, tmp_path / "own")
+    yield made
+    made.close()

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import (
@@ -136,6 +137,9 @@ ON_LOCKED: dict[str, Act] = {
     "link a trace to the run": lambda w: w.client._tracking_client.store.link_traces_to_run(
         [w.open.trace], w.locked.run
     ),
+    "add an evaluation data set": lambda w: w.client._tracking_client.store.create_dataset(
+        "examples", experiment_ids=[w.locked.experiment]
+    ),
     "register a scorer": lambda w: w.client._tracking_client.store.register_scorer(w.locked.experiment, "judge", "{}"),
 }
 
@@ -193,8 +197,8 @@ def use_prompts(world: World) -> None:
 
 def use_plain_model(world: World) -> None:
     """Use a model whose name is not governed."""
-    client = world.client
-    client.transition_model_version_stage("plain", "1", "Production", archive_existing_versions=True)
+    client: Any = world.client
+    client.transition_model_version_stage("plain", 1, "Production", archive_existing_versions=True)
     client.set_registered_model_alias("plain", "champion", "2")
     client.delete_registered_model_alias("plain", "champion")
     client.set_model_version_tag("plain", "1", "a", "b")
@@ -219,7 +223,19 @@ def use_free_parts(world: World) -> None:
     client.delete_registered_model_alias("governed", "nightly")
 
 
+def read_everything(world: World) -> None:
+    """Read what is locked."""
+    client, locked = world.client, world.locked
+    assert client.get_experiment_by_name("locked") is not None
+    assert client.search_runs([locked.experiment])[0].info.run_id == locked.run
+    assert client.get_metric_history(locked.run, "m")[0].value == 1.0
+    assert client.get_logged_model(locked.model).status == "READY"
+    assert client._tracking_client.store.get_trace_info(locked.trace).tags["a"] == "b"
+    assert [v.version for v in client.search_model_versions("name = 'governed'")]
+
+
 FREE: dict[str, Callable[[World], None]] = {
+    "reading": read_everything,
     "a locked model as input elsewhere": use_as_input,
     "everything in an open experiment": work_in_open,
     "registering under another name": register_elsewhere,

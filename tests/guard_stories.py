@@ -3,6 +3,7 @@
 # ruff: noqa: S608  the statements are the tests' own
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from guard_acts import World
@@ -59,22 +60,22 @@ def says(connection: Connection, code: str, statement: str) -> None:
 
 
 def production_follows_the_recorded_stage(store: Store) -> None:
-    client = store.world.client
+    client: Any = store.world.client
 
-    def refused_move(version: str, stage: str) -> None:
+    def refused_move(version: int, stage: str) -> None:
         with pytest.raises(MlflowException, match=r"PROMOTION_REQUIRED: .*call promote"):
             client.transition_model_version_stage("governed", version, stage, stage == "Production")
 
     store.governance.stage("governed", 1, "Production")
-    refused_move("2", "Production")
-    client.transition_model_version_stage("governed", "1", "Production")
-    refused_move("1", "Archived")
+    refused_move(2, "Production")
+    client.transition_model_version_stage("governed", 1, "Production")
+    refused_move(1, "Archived")
     store.governance.stage("governed", 2, "Production")
-    refused_move("2", "Production")  # it would archive version 1, which nobody has decided
+    refused_move(2, "Production")  # it would archive version 1, which nobody has decided
     store.governance.stage("governed", 1, "Archived")
-    client.transition_model_version_stage("governed", "2", "Production", archive_existing_versions=True)
+    client.transition_model_version_stage("governed", 2, "Production", archive_existing_versions=True)
     assert client.get_model_version("governed", "1").current_stage == "Archived"
-    refused_move("1", "Production")
+    refused_move(1, "Production")
     with store.engine.begin() as connection:
         for stage in ("Deleted_Internal", "production", "Live"):
             says(

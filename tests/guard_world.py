@@ -26,7 +26,7 @@ GOVERNANCE_ROWS: dict[str, Row] = {
     "ticket_close": {"ticket_id": "t"},
     "experiment_lock": {"experiment_id": 99, "experiment_name": "e", "next_experiment": "e-v2", "rows_digest": "",
                         "files_digest": ""},
-    "experiment_unlock": {"lock_event": 99},
+    "experiment_unlock": {},
     "governed_model": {"workspace": "default", "name": "sample"},
     "seal": {**_VERSION, **_ORIGIN, "experiment_id": 99, "origin": "o", "rows_digest": "d"},
     "legacy_version": _VERSION,
@@ -35,7 +35,7 @@ GOVERNANCE_ROWS: dict[str, Row] = {
     "quarantine": _VERSION,
     "retention": {**_VERSION, "until": 1, "hold": 0},
 }  # fmt: skip
-"""One row for each table of the record."""
+"""One row for each table of the record; the unlock takes back the lock of the same event."""
 
 
 def govern(connection: Connection) -> None:
@@ -67,7 +67,8 @@ class Governance:
         made = hashlib.sha256(f"{prev}{seq}".encode()).hexdigest()
         connection.execute(insert(event).values(seq=seq, prev=prev, hash=made, **values))
         for table, row in rows.items():
-            connection.execute(insert(self.tables.projection(table)).values(event=seq, **row))
+            own = {"lock_event": seq, **row} if table == "experiment_unlock" else row
+            connection.execute(insert(self.tables.projection(table)).values(event=seq, **own))
         return int(seq)
 
     def record(self, **rows: Row) -> int:
@@ -187,7 +188,8 @@ def sample_rows(mark: str, experiment_id: int) -> dict[str, Row]:
 
 
 def experiment_row(mark: str, experiment_id: int) -> Row:
-    return {"experiment_id": experiment_id, "name": f"{mark} rows", "lifecycle_stage": "active", "artifact_location": "a"}
+    known = {"lifecycle_stage": "active", "artifact_location": "a"}
+    return {"experiment_id": experiment_id, "name": f"{mark} rows", **known}
 
 
 def add(connection: Connection, table: str, row: Row, verb: str = "INSERT INTO", tail: str = "") -> None:

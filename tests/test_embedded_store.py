@@ -186,7 +186,7 @@ async def test_a_store_of_another_mlflow_release_is_not_migrated(home: Path) -> 
         connection.execute("DROP TABLE scorer_versions")
     with pytest.raises(StoreBroken) as caught:
         await build(Settings(home=home)).experiments.create("x")
-    assert "mlflow db upgrade" in caught.value.next
+    assert "intelligentscan db upgrade" in caught.value.next
     assert "scorer_versions" not in facts(home)[0]
 
 
@@ -195,7 +195,7 @@ async def test_a_store_with_another_revision_is_named(home: Path) -> None:
         connection.execute("UPDATE alembic_version SET version_num = '0000deadbeef'")
     with pytest.raises(StoreBroken) as caught:
         await build(Settings(home=home)).experiments.create("x")
-    assert "mlflow db upgrade" in caught.value.next
+    assert "intelligentscan db upgrade" in caught.value.next
 
 
 @pytest.mark.parametrize("place", ["a file", "a folder"])

@@ -371,6 +371,12 @@ def test_the_trail_has_one_writer(store: Store) -> None:
 # Governance tables
 
 
+def test_a_lock_cannot_be_taken_back_before_it_was_made(shared: Store) -> None:
+    with shared.engine.connect() as connection:
+        ahead = "INSERT INTO gov.experiment_unlock (event, lock_event) SELECT max(seq), max(seq) + 1 FROM gov.event"
+        says(connection, "GOVERNANCE_APPEND_ONLY", ahead)
+
+
 @pytest.mark.parametrize("plain", EVERY)
 def test_governance_rows_are_added_and_never_changed(shared: Store, plain: str) -> None:
     table = f"gov.{plain}"
@@ -447,8 +453,8 @@ def test_the_inventory_finds_what_was_done_to_the_guards(shared: Store, statemen
         connection.rollback()
 
 
-def test_guards_are_taken_out_whole_and_put_back_in_whatever_schema_the_tables_lie(store: Store) -> None:
-    with store.engine.begin() as connection:
+def test_guards_are_taken_out_whole_and_put_back_in_whatever_schema_the_tables_lie(shared: Store) -> None:
+    with shared.engine.connect() as connection:
         install.drop(connection)
         left = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'gov%%'"
         assert connection.exec_driver_sql(left).scalar_one() == 0
@@ -459,6 +465,7 @@ def test_guards_are_taken_out_whole_and_put_back_in_whatever_schema_the_tables_l
         assert inspect(connection) == GuardReport()
         refused(connection, "UPDATE params SET value = 'x' WHERE run_uuid = 'run-locked'")
         says(connection, "VERSION_SEALED", "DELETE FROM model_versions WHERE name = 'governed'")
+        connection.rollback()
 
 
 def test_no_guard_raises_what_mlflow_takes_for_a_clash(shared: Store) -> None:

@@ -8,11 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from alembic import command
 from guard_acts import FREE, ON_GOVERNED, ON_LOCKED, World, build_world
 from guard_stories import STORIES, Store, says
 from guard_world import GOVERNANCE_ROWS, Governance, add, experiment_row, fill, fresh, govern, sample_rows, unchanged
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.store.db.utils import _get_alembic_config
+from mlflow.store.tracking.dbmodels.initial_models import Base as InitialBase
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import NullPool
@@ -21,7 +24,8 @@ from intelligentscan.stores.governance.tables import ERASABLE, EVERY
 from intelligentscan.stores.guards import install
 from intelligentscan.stores.guards.inventory import GuardReport, inspect
 from intelligentscan.stores.guards.map import GUARDED
-from intelligentscan.stores.guards.paths import BY_NAME
+from intelligentscan.stores.guards.paths import BY_NAME, guarded_tables
+from intelligentscan.stores.guards.schema import read_schema
 
 LOCKED, OPEN = 17, 18
 TABLES = [table.name for table in GUARDED]
@@ -319,16 +323,22 @@ def test_a_hostile_name_ends_in_one_bounded_line(store: Store, name: str) -> Non
     assert said.isprintable()
 
 
-def test_hundreds_of_locks_are_each_named(store: Store) -> None:
+def test_of_hundreds_of_locks_the_last_are_named_and_all_hold(store: Store) -> None:
     with store.engine.begin() as connection:
-        for number in range(1000, 1900):
+        for number in range(1000, 1500):
             row = {"experiment_id": number, "experiment_name": f"e{number}", "next_experiment": f"e{number}-v2"}
             store.governance.event(connection, {"experiment_lock": {**row, "rows_digest": "", "files_digest": ""}})
-        install.announce_lock(connection, 1899)
+        install.announce_lock(connection, 1499)
         assert inspect(connection).ok
-        for number in (1000, 1450, 1899):
-            with pytest.raises(IntegrityError, match=f"'e{number}-v2'"), connection.begin_nested():
+        for number, said in ((1000, "ends in -v2"), (1480, "in 'e1480-v2'"), (1499, "in 'e1499-v2'")):
+            with pytest.raises(IntegrityError, match=f"EXPERIMENT_LOCKED: .*{said}"), connection.begin_nested():
                 connection.exec_driver_sql(f"INSERT INTO runs (run_uuid, experiment_id) VALUES ('r', {number})")
+
+
+def test_a_lock_cannot_be_taken_back_before_it_was_made(store: Store) -> None:
+    with store.engine.begin() as connection:
+        ahead = "INSERT INTO gov_experiment_unlock (event, lock_event) SELECT max(seq), max(seq) + 1 FROM gov_event"
+        says(connection, "GOVERNANCE_APPEND_ONLY", ahead)
 
 
 def test_a_replaced_row_takes_no_locked_row_with_it(engine: Engine) -> None:
@@ -413,7 +423,7 @@ def test_the_inventory_of_a_guarded_store_is_in_order(store: Store) -> None:
     ("statement", "kind", "text"),
     [
         ("DROP TRIGGER gov_guard_runs_update", "missing", "trigger gov_guard_runs_update"),
-        ("DROP TRIGGER gov_say_0", "missing", "trigger gov_say_0"),
+        ("DROP TRIGGER gov_say_names", "missing", "trigger gov_say_names"),
         ("DROP TABLE gov_denied", "missing", "table gov_denied"),
         ("ALTER TABLE metrics RENAME COLUMN value TO amount", "unmapped", "column metrics.amount"),
         ("ALTER TABLE params RENAME TO parameters", "missing", "table params"),
@@ -468,3 +478,38 @@ def test_guards_are_put_back_for_another_schema(store: Store) -> None:
         install.install(connection)
         assert inspect(connection).ok
         says(connection, "EXPERIMENT_LOCKED", f"DELETE FROM assessments WHERE trace_id = '{store.world.locked.trace}'")
+
+
+def test_guards_hold_in_a_schema_of_years_ago(tmp_path: Path) -> None:
+    """Without workspaces, logged models and traces, as MLflow 2.3 made it."""
+    path = tmp_path / "old.db"
+    engine = engine_of(path)
+    InitialBase.metadata.create_all(engine)
+    command.upgrade(_get_alembic_config(f"sqlite:///{path}"), "7f2a7d5fae7d")
+    governance = Governance(engine)
+    with engine.begin() as connection:
+        govern(connection)
+        assert inspect(connection) == GuardReport()
+        schema = read_schema(connection)
+        present = [table.name for table in guarded_tables(schema)]
+        assert present[:3] == ["experiments", "experiment_tags", "runs"]
+        assert "logged_models" not in present
+        for mark, number in (("locked", LOCKED), ("open", OPEN)):
+            add(connection, "experiments", experiment_row(mark, number))
+            for table, row in sample_rows(mark, number).items():
+                if table in present:
+                    add(connection, table, {c: v for c, v in row.items() if c in schema.tables[table]})
+        connection.exec_driver_sql("INSERT INTO registered_models (name) VALUES ('governed')")
+        connection.exec_driver_sql("INSERT INTO model_versions (name, version) VALUES ('governed', 1)")
+        governance.event(connection, {"governed_model": {"workspace": "default", "name": "governed"}})
+        governance.lock(connection, LOCKED)
+        assert inspect(connection) == GuardReport()
+    with unchanged(engine, LOCKED), engine.begin() as connection:
+        for table in present:
+            where, key = key_of(table, "locked")
+            refused(connection, f"DELETE FROM {table} WHERE {where}", key)
+            at_open, open_key = key_of(table, "open")
+            column = next(iter(row_of(table, "open")))
+            connection.exec_driver_sql(f"UPDATE {table} SET {column} = {column} WHERE {at_open}", open_key)
+        says(connection, "VERSION_SEALED", "UPDATE model_versions SET source = 'x'")
+        says(connection, "TICKET_REQUIRED", "INSERT INTO model_versions (name, version) VALUES ('governed', 2)")

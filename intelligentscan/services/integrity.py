@@ -40,10 +40,13 @@ class IntegrityService:
             raise InvalidArgument("A version needs its model.", next="call verify_integrity again with name too.")
         wanted = names.model_name(name) if name is not None else None
         checked: Counter[str] = Counter()
+        if not await self._store.read(lambda s: s.governance.installed()):
+            adopt = "run 'intelligentscan adopt' once to put it under governance."
+            bare = Problem(code="GUARD", what="this store is not governed: it has no tables and no guards", next=adopt)
+            guarded = await self._store.read(lambda s: s.governance.joint)
+            return await self._report(checked, [bare] if guarded else [], ["Nothing is sealed here yet."])
         problems = await self._store.read(guard_problems)
         checked["guards"] += 1
-        if not await self._store.read(lambda s: s.governance.installed()):
-            return await self._report(checked, problems, ["This store has no governance tables: nothing is sealed."])
         problems += await self._trail.problems(whole=wanted is None)
         checked["trail"] += 1
         models = [wanted] if wanted else await self._store.read(_governed_names)
@@ -91,11 +94,25 @@ class IntegrityService:
         return IntegrityReport(
             ok=not problems,
             checked=dict(checked),
-            problems=problems[:MAX_PROBLEMS],
+            problems=_some_of_each(problems),
             problems_total=len(problems),
             enforcement=enforcement,
             notes=notes,
         )
+
+
+def _some_of_each(problems: list[Problem]) -> list[Problem]:
+    """Return as many problems as one answer takes; many of one kind do not hide the others."""
+    if len(problems) <= MAX_PROBLEMS:
+        return problems
+    share = MAX_PROBLEMS // len({p.code for p in problems})
+    seen: Counter[str] = Counter()
+    kept: list[Problem] = []
+    for problem in problems:
+        seen[problem.code] += 1
+        if seen[problem.code] <= share:
+            kept.append(problem)
+    return kept
 
 
 def _governed_names(stores: Stores) -> list[str]:

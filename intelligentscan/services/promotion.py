@@ -140,7 +140,9 @@ def _make(stores: Stores, move: Move, gates: list[GateResult]) -> StageMoved:
 def _record(stores: Stores, unit: GovernedUnit, move: Move, gates: list[GateResult], action: str) -> None:
     """Write where every version and alias of the name is after the move."""
     unit.hold_name(DEFAULT_WORKSPACE, move.name)
-    unit.append(_act(action, move, rows_of_move(stores, unit, move), gates))
+    seal = unit.read.seals(DEFAULT_WORKSPACE, move.name, move.version).get(move.version)
+    evidence = {"manifest_digest": seal.manifest_digest, "sealed_by_event": seal.event} if seal else {}
+    unit.append(_act(action, move, rows_of_move(stores, unit, move), gates, **evidence))
 
 
 def rows_of_move(stores: Stores, unit: GovernedUnit, move: Move) -> dict[str, list[dict[str, Any]]]:
@@ -165,12 +167,18 @@ def rows_of_move(stores: Stores, unit: GovernedUnit, move: Move) -> dict[str, li
     return {"stage": stages, "alias": changed}
 
 
-def _act(action: str, move: Move, rows: dict[str, list[dict[str, Any]]], gates: list[GateResult]) -> Act:
+def _act(
+    action: str, move: Move, rows: dict[str, list[dict[str, Any]]], gates: list[GateResult], **evidence: object
+) -> Act:
     return Act(
         action,
         person(),
         Subject(workspace=DEFAULT_WORKSPACE, name=move.name, version=move.version),
-        facts={"to": move.stage, "gates": [{"gate": g.gate, "outcome": g.outcome, "origin": g.origin} for g in gates]},
+        facts={
+            "to": move.stage,
+            "gates": [{"gate": g.gate, "outcome": g.outcome, "origin": g.origin} for g in gates],
+            **evidence,
+        },
         rows=rows,
         text={"reason": move.reason} if move.reason else {},
     )

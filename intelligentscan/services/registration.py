@@ -34,6 +34,7 @@ from intelligentscan.domain.text import untrusted
 from intelligentscan.services.artifact_folders import list_folders
 from intelligentscan.services.drift import all_versions, refuse_forged
 from intelligentscan.services.lineage import Lineage, lineage_of
+from intelligentscan.services.locks import locks_of
 from intelligentscan.services.seals import SealChecks, api_document, manifest_statement
 from intelligentscan.stores.access import StoreAccess
 from intelligentscan.stores.archive import Archive
@@ -52,6 +53,7 @@ from intelligentscan.stores.governance.store import GovernedUnit
 from intelligentscan.stores.interface import (
     ExperimentRecord,
     ModelSource,
+    RunFolder,
     RunRecord,
     Stores,
     VersionDraft,
@@ -65,6 +67,8 @@ TICKET_MS = 15 * 60 * 1000
 RETENTION_MS = 10 * 366 * 86_400_000
 ABANDONED_AFTER_MS = 86_400_000
 _DEFAULT_EXPERIMENT = "0"
+_MAX_RUNNING = 50_000  # the most that MLflow finds in one search
+_MAX_NAMED = 20
 _LEFTOVER_S = 86_400.0
 
 
@@ -82,9 +86,18 @@ class Wanted:
     use_case: str | None = None
     abandon_running: bool = False
 
-    def view_id(self, manifest_digest: str) -> str:
-        """Return the name of the sealed folder: the same for the same request."""
-        return sha256_hex(rfc8785.dumps([DEFAULT_WORKSPACE, self.name, self.run.run_id, manifest_digest]))[:32]
+    def view_id(self, manifest_digest: str, version: int) -> str:
+        """Return the name of the sealed folder: the same for the same version."""
+        text = rfc8785.dumps([DEFAULT_WORKSPACE, self.name, self.run.run_id, manifest_digest, version])
+        return sha256_hex(text)[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What lay in the artifact folders of an experiment, and the folders with the state of their runs and models."""
+
+    folders: tuple[RunFolder, ...]
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +150,7 @@ class Registrar:
         async with private_folder() as private:
             folder = await self._store.read(lambda s: s.registry.fetch(wanted.source, private / "model"))
             manifest = await anyio.to_thread.run_sync(self._take, folder, experiment, abandon_on_cancel=True)
-        files = await self._inventory(experiment_id)
+        files = await self._inventory(experiment_id) if not await self._locked(experiment_id) else None
         lineage = await self._store.read(lambda s: lineage_of(s, wanted.run))
         await self._sweep()
         done = await self._store.write(lambda s: self._act(s, wanted, manifest, files, lineage))
@@ -149,6 +162,9 @@ class Registrar:
         kept = Path(experiment.artifact_location.removeprefix("file://"))
         below = kept if folder.is_relative_to(kept) else folder.parent
         return self._archive.take(folder, max_bytes=MAX_BYTES, max_files=MAX_FILES, below=below)
+
+    async def _locked(self, experiment_id: str) -> bool:
+        return bool(await self._store.read(lambda s: locks_of(s, [experiment_id])))
 
     async def _sweep(self) -> None:
         """Remove what registrations that were killed long ago left in the archive."""
@@ -162,13 +178,18 @@ class Registrar:
         kept = await self._store.read(sealed)
         await anyio.to_thread.run_sync(self._archive.sweep, kept.__contains__, _LEFTOVER_S)
 
-    async def _inventory(self, experiment_id: str) -> str:
-        """Return the digest of a listing of everything that lies in the experiment's artifact folders."""
+    async def _inventory(self, experiment_id: str) -> Inventory:
+        """List everything that lies in the experiment's artifact folders."""
         folders = await self._store.read(lambda s: s.tracking.folders(experiment_id))
-        local = {f.label: f.folder for f in folders if f.folder is not None}
-        return await anyio.to_thread.run_sync(lambda: self._archive.put_document(list_folders(self._archive, local)))
+        return await anyio.to_thread.run_sync(self._listed, folders)
 
-    def _act(self, stores: Stores, wanted: Wanted, manifest: Manifest, files: str, lineage: Lineage) -> Registered:
+    def _listed(self, folders: tuple[RunFolder, ...]) -> Inventory:
+        local = {f.label: f.folder for f in folders if f.folder is not None}
+        return Inventory(folders, self._archive.put_document(list_folders(self._archive, local)))
+
+    def _act(
+        self, stores: Stores, wanted: Wanted, manifest: Manifest, files: Inventory | None, lineage: Lineage
+    ) -> Registered:
         if not stores.governance.joint:
             return self._in_steps(stores, wanted, manifest, files, lineage)
         try:
@@ -176,7 +197,9 @@ class Registrar:
         except UnitBroken:  # a plain client made the registered model at the same moment
             return self._as_one(stores, wanted, manifest, files, lineage)
 
-    def _as_one(self, stores: Stores, wanted: Wanted, manifest: Manifest, files: str, lineage: Lineage) -> Registered:
+    def _as_one(
+        self, stores: Stores, wanted: Wanted, manifest: Manifest, files: Inventory | None, lineage: Lineage
+    ) -> Registered:
         """Make ticket, version, lock and seal in one transaction."""
         with stores.governance.unit() as unit:
             unit.hold_experiment(wanted.run.experiment_id)
@@ -188,7 +211,7 @@ class Registrar:
             stores.registry.ensure_model(wanted.name)
             version = stores.registry.highest_version(wanted.name) + 1
             view = self._archive.view(
-                wanted.view_id(manifest.digest), manifest, model_meta(wanted.name, version), sealed=False
+                wanted.view_id(manifest.digest, version), manifest, model_meta(wanted.name, version), sealed=False
             )
             location = str(view)
             ticket_id = self._open_ticket(unit, wanted, manifest, version, location)
@@ -200,7 +223,9 @@ class Registrar:
             seal = self._seal(unit, wanted, manifest, lineage, version, location, rows_digest, ticket_id)
             return Registered(seal, lock, created=True, verified=False)
 
-    def _in_steps(self, stores: Stores, wanted: Wanted, manifest: Manifest, files: str, lineage: Lineage) -> Registered:
+    def _in_steps(
+        self, stores: Stores, wanted: Wanted, manifest: Manifest, files: Inventory | None, lineage: Lineage
+    ) -> Registered:
         """Say what is meant, do it in the other system, and record the outcome; a repeated call completes it."""
         governance = stores.governance
         with governance.unit() as unit:
@@ -214,9 +239,8 @@ class Registrar:
         with governance.unit() as unit:
             if (there := self._made_before(unit, wanted, manifest)) is not None:
                 return there
-            view = self._archive.view(
-                wanted.view_id(manifest.digest), manifest, model_meta(wanted.name, record.version), sealed=False
-            )
+            view_id = wanted.view_id(manifest.digest, record.version)
+            view = self._archive.view(view_id, manifest, model_meta(wanted.name, record.version), sealed=False)
             self._govern_name(stores, unit, wanted, record.version)
             rows_digest = self._archive.put_document(api_document(stores, wanted.run.run_id, record))
             lock = self._lock(stores, unit, wanted, experiment, files)
@@ -283,11 +307,14 @@ class Registrar:
         )
 
     def _lock(
-        self, stores: Stores, unit: GovernedUnit, wanted: Wanted, experiment: ExperimentRecord, files: str
+        self, stores: Stores, unit: GovernedUnit, wanted: Wanted, experiment: ExperimentRecord, files: Inventory | None
     ) -> LockRecord:
         there = unit.read.lock(experiment.experiment_id)
         if there is not None:
             return there
+        folders = stores.tracking.folders(experiment.experiment_id)
+        if files is None or files.folders != folders:  # unlocked a moment ago, or a run has ended since
+            files = self._listed(folders)
         following = _following(stores, experiment.name, unit.read.locked_names())
         rows_digest = ""
         if unit.joint:
@@ -298,11 +325,11 @@ class Registrar:
             "experiment_name": experiment.name,
             "next_experiment": following,
             "rows_digest": rows_digest,
-            "files_digest": files,
+            "files_digest": files.digest,
         }
         event = unit.append(_act("experiment.locked", wanted, None, rows={"experiment_lock": [row]}))
         unit.announce_lock(experiment.experiment_id)
-        return LockRecord(event.seq, experiment.experiment_id, experiment.name, following, rows_digest, files)
+        return LockRecord(event.seq, experiment.experiment_id, experiment.name, following, rows_digest, files.digest)
 
     def _seal(
         self,
@@ -417,7 +444,7 @@ def _experiment(stores: Stores, experiment_id: str) -> ExperimentRecord:
 
 def _others_ended(stores: Stores, run: RunRecord, *, abandon: bool) -> list[str]:
     """Refuse while other runs of the experiment go on; end those that nobody writes to if that is asked for."""
-    others = [r for r in stores.tracking.running(run.experiment_id, 20) if r.run_id != run.run_id]
+    others = [r for r in stores.tracking.running(run.experiment_id, _MAX_RUNNING) if r.run_id != run.run_id]
     now = int(time.time() * 1000)
     fresh = [r for r in others if now - r.last_write < ABANDONED_AFTER_MS]
     if fresh or (others and not abandon):
@@ -429,7 +456,7 @@ def _others_ended(stores: Stores, run: RunRecord, *, abandon: bool) -> list[str]
             next=f"end it with log_run run_id='{first.run_id}' status='FINISHED' (or 'KILLED'), then call "
             "register_model again"
             + ("; nothing was written to it for a day: abandon_running=true ends it." if old else "."),
-            details={"running": [r.run_id for r in others]},
+            details={"running": [r.run_id for r in others[:_MAX_NAMED]]},
         )
     for other in others:
         stores.tracking.end_run(other.run_id, "KILLED", now)

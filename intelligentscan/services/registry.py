@@ -35,6 +35,7 @@ from intelligentscan.services.promotion import PROMOTED, Move, Promoter
 from intelligentscan.services.registration import Registrar, Wanted
 from intelligentscan.services.resolve import Resolver, full_run_id
 from intelligentscan.services.scan_configs import MODEL_NAME, ScanConfigs
+from intelligentscan.services.trail import TrailService
 from intelligentscan.stores.access import StoreAccess
 from intelligentscan.stores.governance.records import DEFAULT_WORKSPACE, Subject
 from intelligentscan.stores.interface import ModelSource, RunRecord, Stores, VersionRecord
@@ -54,7 +55,9 @@ class RegistryService:
         registrar: Registrar,
         promoter: Promoter,
         denials: Denials,
+        trail: TrailService,
     ) -> None:
+        self._trail = trail
         self._denials = denials
         self._store = store
         self._resolver = resolver
@@ -109,6 +112,7 @@ class RegistryService:
             raise InvalidArgument(
                 "Give either run_id or model_uri.", next="call register_model with the run_id of a finished run."
             )
+        await self._store.read(lambda s: s.registry.refuse_prompt(wanted))
         source, run = await self._source(run_id, model_uri, model_path, dry_run)
         if dry_run or source is None:
             return await self._would_register(wanted, source, run, owner)
@@ -127,6 +131,8 @@ class RegistryService:
         async with self._denials.noting("register_model", subject):
             done = await self._registrar.register(request)
         notes = [] if done.verified else ["Its sealed copy differs from what was copied: it is in quarantine."]
+        if done.created and (missed := await self._trail.checkpoint_if_set()):
+            notes.append(missed)
         if done.lock is None:
             notes.append("Its experiment was unlocked by an administrator since.")
         return RegisteredVersion(
@@ -242,7 +248,9 @@ class RegistryService:
             return _decision(before, stage, previous, "promoted", gates, enforcement, changed=False)
         async with self._denials.noting("promote", Subject(None, DEFAULT_WORKSPACE, wanted, version)):
             moved = await self._promoter.move(move, gates)
-        return _decision(moved.version, stage, moved.replaced, "promoted", gates, enforcement, changed=True)
+        missed = await self._trail.checkpoint_if_set()
+        made = _decision(moved.version, stage, moved.replaced, "promoted", gates, enforcement, changed=True)
+        return made.model_copy(update={"notes": [missed]}) if missed else made
 
     async def _source(
         self, run_id: str | None, model_uri: str | None, model_path: str | None, dry_run: bool

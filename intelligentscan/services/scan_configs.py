@@ -10,7 +10,7 @@ import rfc8785
 
 from intelligentscan._digest import sha256_hex
 from intelligentscan._private_folder import private_folder_blocking
-from intelligentscan.domain.errors import NoModel
+from intelligentscan.domain.errors import NoModel, Refused, StoreError, StoreUnavailable
 from intelligentscan.scanners.config import FINDING_COLUMNS, ScanConfig
 from intelligentscan.services.idempotency import idempotency
 from intelligentscan.services.locks import locks_of
@@ -113,7 +113,17 @@ class ScanConfigs:
                 run = stores.tracking.write_run(end).run
             return source, run
 
-        return await self._store.write(make)
+        def make_together(stores: Stores) -> tuple[ModelSource, RunRecord]:
+            # As one, so that nobody locks the experiment while the model is being logged in it.
+            with stores.tracking.together():
+                return make(stores)
+
+        try:
+            return await self._store.write(make_together)
+        except StoreUnavailable:
+            raise
+        except (Refused, StoreError):  # another process logged or registered a configuration at the same moment
+            return await self._store.write(make_together)
 
 
 def _log(stores: Stores, run: RunRecord, config: ScanConfig, versions: dict[str, str]) -> ModelSource:

@@ -282,10 +282,10 @@ class ScanService:
         own_params, own_metrics = params_of(report), metrics_of(report, matching)
         baseline = before.run_id if before else None
         within = await self._resolver.made(destination)
-        warnings = report.warnings
         if destination.earlier:
             locked = untrusted(destination.earlier[-1].name, 80)
-            warnings = (*warnings, f"The experiment '{locked}' is locked; this scan was logged in the next one.")
+            said = f"The experiment '{locked}' is locked; this scan was logged in the next one."
+            report = replace(report, warnings=(*report.warnings, said))
         async with private_folder() as private:
             facts = RunFacts(
                 experiment=within.name, started=rfc3339(start), user=user, baseline_run_id=baseline, change=matching
@@ -307,7 +307,9 @@ class ScanService:
             written = await self._store.write(lambda s: s.tracking.write_run(draft))
         if not written.created:
             return await self._shown(within, written.run)
-        return scan_run(within, written.run, report.findings, created=True, coverage=report.coverage, warnings=warnings)
+        return scan_run(
+            within, written.run, report.findings, created=True, coverage=report.coverage, warnings=report.warnings
+        )
 
     async def _shown(self, within: ExperimentRecord, run: RunRecord) -> ScanRun:
         """Return the answer for a scan that was logged before, as it was then."""

@@ -24,7 +24,7 @@ VERIFIED = "seal.verified"
 QUARANTINED = "version.quarantined"
 REBASED = "rows.recorded"
 """What rows and files are compared with from then on: after a schema upgrade, or accepted by an administrator."""
-_MAX_DOCUMENT = 512 * 2**20
+MAX_DOCUMENT = 512 * 2**20
 _DOMAIN = b"intelligentscan.manifest.v1\0"
 _RESTORE = "restore the archive from a backup, or register the run again under the same name."
 
@@ -151,7 +151,7 @@ class SealChecks:
 
     def _document(self, digest: str) -> bytes | None:
         try:
-            return self._archive.read_document(digest, _MAX_DOCUMENT)
+            return self._archive.read_document(digest, MAX_DOCUMENT)
         except (StoreBroken, TooLarge):
             return None
 

@@ -1,8 +1,10 @@
 """The audit trail: verified, exported, checkpointed, and the keys that sign it."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import anyio.to_thread
 
@@ -10,7 +12,7 @@ from intelligentscan._public_keys import public_document, read_trusted, trusted_
 from intelligentscan._signing import fingerprint
 from intelligentscan.domain.audit import CheckpointResult, KeyList, KeyRotation, TrailKey, TrailProblem, TrailReport
 from intelligentscan.domain.clock import rfc3339
-from intelligentscan.domain.errors import InvalidArgument, NotFound
+from intelligentscan.domain.errors import IntelligentScanError, InvalidArgument, NotFound
 from intelligentscan.domain.integrity import Problem
 from intelligentscan.domain.text import untrusted
 from intelligentscan.services.principal import person
@@ -132,13 +134,16 @@ class TrailService:
             InvalidArgument: the file cannot be written, or is there.
         """
 
-        def write(stores: Stores) -> int:
+        def write(stores: Stores, stream: IO[bytes]) -> int:
             with stores.governance.reading() as read:
                 return write_export(stored_events(read.connection, read.tables), stream)
 
+        def export() -> int:
+            with _new_file(path) as stream:
+                return self._store.call_blocking(lambda stores: write(stores, stream))
+
         try:
-            with path.open("xb") as stream:
-                return await anyio.to_thread.run_sync(lambda: self._store.call_blocking(write))
+            return await anyio.to_thread.run_sync(export)
         except OSError as exc:
             raise InvalidArgument(
                 f"The trail cannot be written to {untrusted(str(path), 200)}: {exc.strerror}.",
@@ -169,6 +174,19 @@ class TrailService:
         return CheckpointResult(
             path=str(path), seq=made.seq, hash=made.hash, at=rfc3339(made.at) or "", key_id=made.key_id, notes=notes
         )
+
+    async def checkpoint_if_set(self) -> str | None:
+        """Keep a checkpoint where INTELLIGENTSCAN_CHECKPOINT_DIR says; return what went wrong, if something did.
+
+        An act that was done is not undone because its checkpoint could not be written.
+        """
+        if self._settings.checkpoint_dir is None:
+            return None
+        try:
+            await self.checkpoint()
+        except IntelligentScanError as error:
+            return f"No checkpoint was written: {error.message}"
+        return None
 
     async def keys(self) -> KeyList:
         """Return the keys that signed the trail, and whether this account has the one in force."""
@@ -227,6 +245,17 @@ def _trusted(text: str) -> frozenset[str]:
     """Return the ids that an argument of `--trust` names: a file of public keys, or a key itself."""
     path = Path(text).expanduser()
     return read_trusted(path) if path.is_file() else trusted_keys(text)
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that is not there yet, and remove it if writing fails: half a trail would not verify."""
+    with path.open("xb") as stream:
+        try:
+            yield stream
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def _report(report: ChainReport, rows: RowReport | None, known: Checkpoint | None, notes: list[str]) -> TrailReport:

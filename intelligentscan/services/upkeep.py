@@ -1,6 +1,8 @@
 """Upkeep of the database: MLflow's schema upgrade under the guards, and PostgreSQL's split roles."""
 
+import json
 import re
+from collections.abc import Iterator
 
 import rfc8785
 from sqlalchemy import Connection
@@ -8,14 +10,16 @@ from sqlalchemy import Connection
 from intelligentscan._signing import KeyFolder
 from intelligentscan.domain.administration import RolesResult, UpgradeResult
 from intelligentscan.domain.errors import InvalidArgument, Refused, TrailBroken
+from intelligentscan.domain.text import untrusted
 from intelligentscan.services.adoption import AdoptionService
 from intelligentscan.services.principal import person
-from intelligentscan.services.seals import REBASED
+from intelligentscan.services.seals import MAX_DOCUMENT, REBASED
 from intelligentscan.settings import Settings
 from intelligentscan.stores.access import StoreAccess
 from intelligentscan.stores.archive import Archive
 from intelligentscan.stores.governance.export import stored_events
 from intelligentscan.stores.governance.migrations import migrate
+from intelligentscan.stores.governance.reads import GovernanceReads
 from intelligentscan.stores.governance.records import Act, Subject
 from intelligentscan.stores.governance.roles import RoleNames, for_administrator, init_roles
 from intelligentscan.stores.governance.row_check import verify_rows
@@ -23,6 +27,7 @@ from intelligentscan.stores.governance.store import GovernedUnit, event_count
 from intelligentscan.stores.governance.tables import governance_tables
 from intelligentscan.stores.governance.verify import verify_chain
 from intelligentscan.stores.interface import Stores
+from intelligentscan.stores.row_digests import compare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,15 +54,18 @@ class UpkeepService:
             TrailBroken: the audit trail does not verify.
             StoreError: the migrations would change sealed or locked rows, or cannot be run.
         """
-        report = await self._store.upgrade(self._steps)
+        tampered: set[Subject] = set()
+        report = await self._store.upgrade(lambda steps: self._steps(steps, tampered))
         facts = report.facts
+        notes = [f"{_FIRST_SEEN}."] if facts.kept else []
+        notes += [f"{_named(subject)} was changed before the upgrade: see verify_integrity." for subject in tampered]
         return UpgradeResult(
             upgraded=report.changed,
             before=facts.revision_before,
             after=facts.revision_after,
             verified=len(facts.kept),
             backup=str(report.backup) if report.backup else None,
-            notes=[f"{_FIRST_SEEN}."] if facts.kept else [],
+            notes=notes,
         )
 
     async def init_roles(self, prefix: str = "intelligentscan", *, dry_run: bool = False) -> RolesResult:
@@ -96,18 +104,47 @@ class UpkeepService:
             notes=["For the administrator, who decides who may log in:", *left],
         )
 
-    def _steps(self, steps: "type[GovernanceSteps]") -> "GovernanceSteps":
-        return steps(migrate=migrate, record=self._record, check=_check)
+    def _steps(self, steps: "type[GovernanceSteps]", tampered: set[Subject]) -> "GovernanceSteps":
+        """Return the steps; what was changed already is put into `tampered`, and never taken for good."""
 
-    def _record(self, connection: Connection, facts: "UpgradeFacts") -> None:
+        def check(connection: Connection) -> None:
+            _check_trail(connection)
+            tampered.update(self._tampered(connection))
+
+        def record(connection: Connection, facts: "UpgradeFacts") -> None:
+            self._record(connection, facts, tampered)
+
+        return steps(migrate=migrate, record=record, check=check)
+
+    def _tampered(self, connection: Connection) -> Iterator[Subject]:
+        """Return the locked experiments and sealed versions whose rows differ from those recorded."""
+        read = GovernanceReads(connection, governance_tables(connection.dialect.name))
+        recorded = [(Subject(lock.experiment_id), lock.rows_digest) for lock in read.locks().values()]
+        recorded += [(Subject(None, s.workspace, s.name, s.version), s.rows_digest) for s in read.all_seals()]
+        for subject, digest in recorded:
+            document = self._archive.read_document(
+                read.last_fact(REBASED, "rows_digest", subject) or digest, MAX_DOCUMENT
+            )
+            if compare(connection, json.loads(document)):
+                yield subject
+
+    def _record(self, connection: Connection, facts: "UpgradeFacts", tampered: set[Subject]) -> None:
         """Append what was done, and what the kept rows are compared with from now on."""
         tables = governance_tables(connection.dialect.name)
         unit = GovernedUnit(connection, tables, KeyFolder(self._settings.keys_folder), joint=True)
         told = {key: value for key, value in facts.document.items() if key != "kept"}
         unit.append(Act("database.upgraded", person(), facts={**told, "kept": len(facts.kept)}))
         for each in facts.kept:
-            digest = self._archive.put_document(rfc8785.dumps(each.after.document))
-            unit.append(Act(REBASED, person(), _subject(each.after.document["of"]), facts={"rows_digest": digest}))
+            subject = _subject(each.after.document["of"])
+            if subject not in tampered:
+                digest = self._archive.put_document(rfc8785.dumps(each.after.document))
+                unit.append(Act(REBASED, person(), subject, facts={"rows_digest": digest}))
+
+
+def _named(subject: Subject) -> str:
+    if subject.experiment_id is not None:
+        return f"Experiment {subject.experiment_id}"
+    return f"Version {subject.version} of '{untrusted(subject.name or '', 80)}'"
 
 
 def _subject(of: dict[str, object]) -> Subject:
@@ -122,7 +159,7 @@ def _adoptable(stores: Stores) -> bool:
     return not stores.governance.installed()
 
 
-def _check(connection: Connection) -> None:
+def _check_trail(connection: Connection) -> None:
     """Refuse to carry a trail over that does not verify."""
     tables = governance_tables(connection.dialect.name)
     if event_count(connection, tables) == 0:

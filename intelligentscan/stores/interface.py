@@ -4,6 +4,7 @@ Every method blocks; services call them through `Lanes`.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
@@ -98,10 +99,14 @@ class DatasetRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Where a run or a logged model keeps its files; None where that is not a folder of this machine."""
+    """Where a run or a logged model keeps its files; None where that is not a folder of this machine.
+
+    Its state is another one after somebody ended the run or finished the model.
+    """
 
     label: str
     folder: Path | None
+    state: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +255,10 @@ class TrackingStore(Protocol):
         """Return experiments whose name contains the text, last changed first."""
         ...
 
+    def together(self) -> AbstractContextManager[object]:
+        """Open one transaction for all that is called within, where the store is a database; short acts only."""
+        ...
+
     def write_run(self, draft: RunDraft) -> WrittenRun:
         """Write the draft as a whole; the winner's run if the idempotency key was used before."""
         ...
@@ -351,8 +360,16 @@ class RegistryStore(Protocol):
         """Make the registered model if there is none; tell whether this call made it."""
         ...
 
+    def refuse_prompt(self, name: str) -> None:
+        """Refuse a name that a prompt has.
+
+        Raises:
+            InvalidName: a prompt has it.
+        """
+        ...
+
     def highest_version(self, name: str) -> int:
-        """Return the highest version number of a name, 0 if it has none."""
+        """Return the highest version number that a name ever had, 0 if none."""
         ...
 
     def create_sealed(self, draft: VersionDraft) -> VersionRecord:

@@ -85,7 +85,7 @@ def from_mlflow(exc: MlflowException) -> IntelligentScanError:
     if code == "INTERNAL_ERROR" and "out-of-date database schema" in str(exc):
         return StoreBroken(
             f"The tracking database has another schema: {text}",
-            next="back it up, then run 'mlflow db upgrade' with its URI.",
+            next="back it up, then run 'intelligentscan db upgrade'.",
         )
     if code == "RESOURCE_DOES_NOT_EXIST":
         return NotFound(text, next="list what is there with search_experiments, search_runs or get_model.")

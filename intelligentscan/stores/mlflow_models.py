@@ -165,6 +165,7 @@ class LoggedModels:
             if not (local / _MLMODEL).is_file():  # anybody could name a folder of secrets
                 raise _no_model_file()
             return local
+        folder.mkdir()
         repository = get_artifact_repository(source.location, tracking_uri=self._uri)
         return Path(repository.download_artifacts("", str(folder)))
 

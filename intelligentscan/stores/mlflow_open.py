@@ -12,7 +12,7 @@ from mlflow.tracking._tracking_service import utils as tracking_utils
 from mlflow.utils.uri import is_databricks_unity_catalog_uri
 
 from intelligentscan._signing import KeyFolder
-from intelligentscan.domain.errors import StoreError
+from intelligentscan.domain.errors import StoreBroken, StoreError
 from intelligentscan.domain.text import untrusted
 from intelligentscan.settings import Settings, artifact_uri, sqlite_path, sqlite_uri
 from intelligentscan.stores.governance.store import GovernanceStore
@@ -20,6 +20,7 @@ from intelligentscan.stores.interface import SchemaRevision, Stores
 from intelligentscan.stores.mlflow_errors import translated
 from intelligentscan.stores.mlflow_models import LoggedModels
 from intelligentscan.stores.mlflow_registry import MlflowRegistry
+from intelligentscan.stores.mlflow_schema import MIGRATION_LEASE, schema_facts
 from intelligentscan.stores.mlflow_sqlite import PlannerStatistics, create_if_missing, give_engines
 from intelligentscan.stores.mlflow_tracking import MlflowTracking
 from intelligentscan.stores.mlflow_unit import Units
@@ -28,7 +29,6 @@ from intelligentscan.stores.mlflow_write import SqlWriter, StepWriter, index_ide
 T = TypeVar("T")
 GUARDED_DIALECTS = ("sqlite", "postgresql")
 GOVERNANCE_FILE = "governance.db"
-_MIGRATION_LEASE = 0x1A7E_1153
 
 
 class MlflowStores:
@@ -93,7 +93,7 @@ def _open(settings: Settings) -> MlflowStores:
         write = SqlWriter(tracking_store, units, uri, statistics).write
     else:
         write = StepWriter(tracking_store, uri).write
-    tracking = MlflowTracking(tracking_store, uri, write, statistics.freshen if statistics else None)
+    tracking = MlflowTracking(tracking_store, uri, write, statistics.freshen if statistics else None, units)
     models = LoggedModels(tracking_store, uri, units)
     stages = not is_databricks_unity_catalog_uri(registry_uri)
     registry = MlflowRegistry(registry_store, models, registry_units, stages)
@@ -123,8 +123,14 @@ def _migrated_once(uri: str, get_store: Callable[[], T]) -> T:
         return get_store()
     engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.pool.NullPool)
     with engine.connect() as connection:
-        connection.exec_driver_sql(f"SELECT pg_advisory_lock({_MIGRATION_LEASE})")
+        connection.exec_driver_sql(f"SELECT pg_advisory_lock({MIGRATION_LEASE})")
         try:
+            facts = schema_facts(connection)
+            if facts.current is not None and not facts.at_head:  # MLflow would migrate what others are using
+                raise StoreBroken(
+                    f"The tracking database has the schema {facts.current} of another release of MLflow.",
+                    next="back it up, then run 'intelligentscan db upgrade'.",
+                )
             return get_store()
         finally:
-            connection.exec_driver_sql(f"SELECT pg_advisory_unlock({_MIGRATION_LEASE})")
+            connection.exec_driver_sql(f"SELECT pg_advisory_unlock({MIGRATION_LEASE})")

@@ -8,6 +8,8 @@ from mlflow.entities.model_registry import ModelVersionTag, RegisteredModelAlias
 from mlflow.exceptions import MlflowException
 from mlflow.prompt.registry_utils import has_prompt_tag
 from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlRegisteredModel
+from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
+from sqlalchemy import func
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -101,11 +103,30 @@ class MlflowRegistry:
         """
         if self.get_model(name) is not None:
             return False
-        self._create_model(name)
+        self.refuse_prompt(name)
+        self._store.create_registered_model(name)
         return True
 
+    def refuse_prompt(self, name: str) -> None:
+        """Refuse a name that a prompt has; models and prompts share MLflow's tables.
+
+        Raises:
+            InvalidName: a prompt has it.
+        """
+        taken = none_if_missing(lambda: self._store.get_registered_model(name))
+        if taken is not None and _is_prompt(taken):
+            raise InvalidName(
+                f"The name '{untrusted(name, 80)}' is taken by a prompt of MLflow's prompt registry.",
+                next="call register_model with another name.",
+            )
+
     def highest_version(self, name: str) -> int:
-        """Return the highest version number of a name, 0 if it has none."""
+        """Return the highest version number that a name ever had, 0 if none; a deleted one is not given again."""
+        if self._units is not None:
+            with self._store.ManagedSessionMaker() as session:
+                numbers = session.query(func.max(SqlModelVersion.version))
+                highest: int | None = numbers.filter_by(name=name, workspace=DEFAULT_WORKSPACE_NAME).scalar()
+                return highest or 0
         newest = self.get_versions(name, None, 1, None).rows
         return newest[0].version if newest else 0
 
@@ -235,15 +256,6 @@ class MlflowRegistry:
         """Let one act at a time change this model, where the database can."""
         if session is not None:
             session.query(SqlRegisteredModel).filter_by(name=name).with_for_update().first()
-
-    def _create_model(self, name: str) -> None:
-        taken = none_if_missing(lambda: self._store.get_registered_model(name))
-        if taken is not None and _is_prompt(taken):
-            raise InvalidName(
-                f"The name '{untrusted(name, 80)}' is taken by a prompt of MLflow's prompt registry.",
-                next="call register_model with another name.",
-            )
-        self._store.create_registered_model(name)
 
     def _version(self, name: str, version: int) -> VersionRecord:
         found = none_if_missing(lambda: self._store.get_model_version(name, version))

@@ -18,6 +18,8 @@ from sqlalchemy import Connection
 
 from intelligentscan.stores.row_digests import LeftOut
 
+MIGRATION_LEASE = 0x1A7E_1153
+"""The advisory lock under which one process at a time migrates a PostgreSQL database."""
 _COSTS = ("input_cost", "output_cost", "total_cost")
 _TOKENS = (
     "input_tokens", "output_tokens", "total_tokens", "cache_read_input_tokens", "cache_creation_input_tokens",
@@ -73,6 +75,11 @@ def schema_facts(connection: Connection) -> SchemaFacts:
     there = set(sqlalchemy.inspect(connection).get_table_names())
     missing = tuple(sorted(set(Base.metadata.tables) - there))
     return SchemaFacts(current, str(script.get_current_head()), known, missing)
+
+
+def mlflow_tables() -> frozenset[str]:
+    """Return the names of all tables of the installed MLflow, and of the one that holds the schema's revision."""
+    return frozenset(Base.metadata.tables) | {"alembic_version"}
 
 
 def moved_between(current: str, head: str) -> LeftOut:

@@ -161,7 +161,7 @@ def _check(path: Path) -> None:
     if missing := set(Base.metadata.tables) - found:  # MLflow would migrate the file that others are using
         raise StoreBroken(
             f"The store's file {path.name} was made by another release of MLflow: it lacks {len(missing)} tables.",
-            next=f"back it up, end what uses it, then run: mlflow db upgrade '{sqlite_uri(path)}'.",
+            next="back it up, end what uses it, then run 'intelligentscan db upgrade'.",
         )
 
 

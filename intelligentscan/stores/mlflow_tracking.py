@@ -3,6 +3,7 @@
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from intelligentscan.stores.interface import (
 )
 from intelligentscan.stores.mlflow_errors import bad_filter, none_if_missing
 from intelligentscan.stores.mlflow_records import experiment_record, page_token, run_reader, run_record
+from intelligentscan.stores.mlflow_unit import Units
 from intelligentscan.stores.mlflow_write import check_arguments
 
 _ALL_EXPERIMENTS = 50_000
@@ -47,6 +49,7 @@ class MlflowTracking:
         uri: its URI, for artifact repositories that go through the server.
         write: writes a draft in the way that suits the backend.
         before_ordering: called before runs are ordered by a metric or a param.
+        units: transactions on the store's database, None if it is behind a server.
     """
 
     def __init__(
@@ -55,12 +58,14 @@ class MlflowTracking:
         uri: str,
         write: Callable[[RunDraft], WrittenRun],
         before_ordering: Callable[[], None] | None = None,
+        units: Units | None = None,
     ) -> None:
         self._store = store
         self._uri = uri
         self._write = write
         self._read: Callable[[str], Run] = run_reader(store)
         self._before_ordering = before_ordering
+        self._units = units
         self._experiment_ids: tuple[str, ...] = ()
         self._listing = threading.Lock()
 
@@ -114,6 +119,10 @@ class MlflowTracking:
         except MlflowException as exc:
             raise _search_error(exc) from exc
         return Page(tuple(experiment_record(e) for e in found), page_token(found.token))
+
+    def together(self) -> AbstractContextManager[object]:
+        """Open one transaction for all that is called within, where the store is a database; short acts only."""
+        return self._units.unit() if self._units is not None else nullcontext()
 
     def write_run(self, draft: RunDraft) -> WrittenRun:
         """Write the draft as a whole; the winner's run if the idempotency key was used before."""
@@ -176,15 +185,18 @@ class MlflowTracking:
         """Return where the runs and the logged models of an experiment keep their files, deleted ones too."""
         if hasattr(self._store, "ManagedSessionMaker"):
             with self._store.ManagedSessionMaker() as session:
-                runs = session.query(SqlRun.run_uuid, SqlRun.artifact_uri).filter_by(experiment_id=int(experiment_id))
-                models = session.query(SqlLoggedModel.model_id, SqlLoggedModel.artifact_location).filter_by(
-                    experiment_id=int(experiment_id)
+                within = {"experiment_id": int(experiment_id)}
+                runs = session.query(SqlRun.run_uuid, SqlRun.artifact_uri, SqlRun.status, SqlRun.end_time)
+                model = SqlLoggedModel
+                models = session.query(
+                    model.model_id, model.artifact_location, model.status, model.last_updated_timestamp_ms
                 )
-                found = [(f"run {run_id}", uri) for run_id, uri in runs]
-                found += [(f"model {model_id}", uri) for model_id, uri in models]
+                found = [(f"run {run_id}", *rest) for run_id, *rest in runs.filter_by(**within)]
+                found += [(f"model {model_id}", *rest) for model_id, *rest in models.filter_by(**within)]
         else:
-            found = [(f"run {r.info.run_id}", r.info.artifact_uri) for r in self._all_runs(experiment_id)]
-        return tuple(RunFolder(label, _local_folder(uri)) for label, uri in found)
+            infos = (run.info for run in self._all_runs(experiment_id))
+            found = [(f"run {i.run_id}", i.artifact_uri, i.status, i.end_time) for i in infos]
+        return tuple(RunFolder(label, _local_folder(uri), f"{status} {at}") for label, uri, status, at in sorted(found))
 
     def _all_runs(self, experiment_id: str) -> Iterator[Run]:
         token: str | None = None

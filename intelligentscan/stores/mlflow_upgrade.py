@@ -7,6 +7,7 @@ before and after, over the columns that both schemas have: if anything differs, 
 """
 
 import logging
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Any
 import sqlalchemy
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from intelligentscan.domain.errors import GuardsBroken, NotPermitted, Refused, StoreBroken, StoreUnavailable
 from intelligentscan.settings import sqlite_path, sqlite_uri
@@ -26,7 +27,7 @@ from intelligentscan.stores.guards import install as guards
 from intelligentscan.stores.guards.inventory import GuardReport
 from intelligentscan.stores.guards.inventory import inspect as inspect_guards
 from intelligentscan.stores.guards.schema import quoted, read_schema
-from intelligentscan.stores.mlflow_schema import migrate, moved_between, schema_facts
+from intelligentscan.stores.mlflow_schema import MIGRATION_LEASE, migrate, mlflow_tables, moved_between, schema_facts
 from intelligentscan.stores.row_digests import (
     LeftOut,
     RowsDigest,
@@ -39,8 +40,6 @@ from intelligentscan.stores.row_selection import ExperimentRows, VersionRows
 from intelligentscan.stores.sqlite_maintenance import alone
 
 logger = logging.getLogger(__name__)
-MIGRATION_LEASE = 0x1A7E_1153
-"""The advisory lock under which one process at a time migrates a PostgreSQL database."""
 _LOCK_PATIENCE = "20s"
 
 
@@ -305,7 +304,7 @@ def _shown(report: GuardReport) -> dict[str, list[str]]:
 
 def _all_tables(connection: Connection) -> list[str]:
     schema = read_schema(connection)
-    own = [f"{quoted(schema.home)}.{quoted(name)}" for name in schema.tables]
+    own = [f"{quoted(schema.home)}.{quoted(name)}" for name in schema.tables if name in mlflow_tables()]
     return own + [table_name(name, "postgresql") for name in schema.governance]
 
 
@@ -345,9 +344,10 @@ def _explained() -> Iterator[None]:
                 f"The database's account may not change the schema: {_reason(exc)}.",
                 next="run the upgrade with a tracking URI of the owner's role.",
             ) from exc
-        if isinstance(exc, sqlalchemy.exc.OperationalError) and state is None and "sqlite" not in repr(exc.orig):
+        if isinstance(exc, OperationalError) and not isinstance(exc.orig, sqlite3.Error):
             raise StoreUnavailable(
-                "The database cannot be reached.", next="check MLFLOW_TRACKING_URI, and that the database runs."
+                "The database cannot be reached, or the connection was lost; the upgrade was done as a whole or not.",
+                next="see that MLFLOW_TRACKING_URI is right and the database runs, then repeat the command.",
             ) from exc
         raise _failed(exc) from exc
 

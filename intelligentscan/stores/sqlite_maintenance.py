@@ -134,11 +134,14 @@ def open_elsewhere(path: Path) -> list[int]:
         return []
     wanted = path.stat()
     found = set()
-    for descriptor in _PROCESSES.glob("[0-9]*/fd/*"):
+    for process in _PROCESSES.glob("[0-9]*"):
+        # A process may end while it is looked at, and those of other accounts do not show their files.
         with suppress(OSError):
-            target = descriptor.stat()
-            if (target.st_dev, target.st_ino) == (wanted.st_dev, wanted.st_ino):
-                found.add(int(descriptor.parts[2]))
+            for descriptor in (process / "fd").iterdir():
+                with suppress(OSError):
+                    target = descriptor.stat()
+                    if (target.st_dev, target.st_ino) == (wanted.st_dev, wanted.st_ino):
+                        found.add(int(process.name))
     return sorted(found - {os.getpid()})
 
 

@@ -72,10 +72,16 @@ class GovernanceReads:
         return [_seal(row) for row in self.connection.execute(select(seal).order_by(seal.c.event))]
 
     def seal_of(self, workspace: str, name: str, run_id: str, manifest_digest: str) -> SealRecord | None:
-        """Return the version of a name that was made from these bytes of this run."""
-        seal = self.tables.seal
+        """Return the version of a name that was made from these bytes of this run and was never found changed."""
+        seal, quarantine = self.tables.seal, self.tables.quarantine
+        changed = select(quarantine.c.event).where(
+            *_named(quarantine, workspace, name), quarantine.c.version == seal.c.version
+        )
         query = select(seal).where(
-            *_named(seal, workspace, name), seal.c.run_id == run_id, seal.c.manifest_digest == manifest_digest
+            *_named(seal, workspace, name),
+            seal.c.run_id == run_id,
+            seal.c.manifest_digest == manifest_digest,
+            ~changed.exists(),
         )
         row = self.connection.execute(query.order_by(seal.c.version)).first()
         return _seal(row) if row else None

@@ -60,17 +60,17 @@ def drop(connection: Connection) -> None:
         _run(connection, f"DROP TABLE IF EXISTS {table}")
 
 
-def announce_lock(connection: Connection, experiment_id: int) -> None:
+def announce_lock(connection: Connection, experiment_id: int) -> None:  # noqa: ARG001  what is said is said of all
     """Let refusals name a newly locked experiment, and the next one; the lock's row is written already.
 
     The lock holds without it, but only a general line would be said on SQLite, and the inventory would differ.
     """
-    _renamed(connection, experiment_id, locked=True)
+    _name_locks(connection)
 
 
-def retract_lock(connection: Connection, experiment_id: int) -> None:
+def retract_lock(connection: Connection, experiment_id: int) -> None:  # noqa: ARG001
     """Take an experiment out of the refusals; the row that unlocks it is written already."""
-    _renamed(connection, experiment_id, locked=False)
+    _name_locks(connection)
 
 
 def hold_experiment(connection: Connection, experiment_id: int) -> None:
@@ -100,17 +100,9 @@ def hold_trail(connection: Connection) -> None:
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s::bigint)", (postgres.TRAIL_NUMBER,))
 
 
-def _renamed(connection: Connection, experiment_id: int, *, locked: bool) -> None:
+def _name_locks(connection: Connection) -> None:
     if connection.dialect.name != "sqlite":
         return
-    known = any(lock.experiment_id == int(experiment_id) for lock in active_locks(connection))
-    if known is not locked:
-        state = "no active lock" if locked else "an active lock still"
-        raise ValueError(f"experiment {experiment_id} has {state}")
-    _name_locks(connection)
-
-
-def _name_locks(connection: Connection) -> None:
     _run(connection, f"DROP TRIGGER IF EXISTS {sqlite.NAMES}")
     for statement in sqlite.lock_guards(active_locks(connection)).values():
         _run(connection, statement)

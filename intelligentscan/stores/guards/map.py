@@ -135,7 +135,8 @@ GUARDED = (
         ("dataset_uuid", "experiment_id", "name", "digest", "dataset_source_type", "dataset_source",
          "dataset_schema", "dataset_profile"),
         ("experiment_id", "name", "digest"),
-        (OF_EXPERIMENT,),
+        # runs name their data sets by this number, which is not unique: another row of it would be shown instead
+        (OF_EXPERIMENT, Reach("dataset_uuid", "datasets", "dataset_uuid")),
     ),
     Guarded(
         "inputs",
@@ -313,7 +314,7 @@ CORE = (
     "experiments", "experiment_tags", "runs", "params", "tags", "metrics", "latest_metrics", "registered_models",
     "model_versions",
 )  # fmt: skip
-"""The tables that every revision of MLflow's schema has."""
+"""The tables that every revision of MLflow's schema has since there is a model registry."""
 
 LEFT_ALONE = (
     LeftAlone(

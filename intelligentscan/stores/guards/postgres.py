@@ -25,8 +25,8 @@ from intelligentscan.stores.guards.rules import (
 )
 from intelligentscan.stores.guards.schema import Schema, quoted
 
-OPTIONS = ("search_path=pg_catalog, pg_temp",)
-"""The settings that belong to each function."""
+OPTIONS = ("search_path=pg_catalog, pg_temp", "enable_seqscan=off")
+"""The settings that belong to each function; a plan made while a table was small would read all of it for ever."""
 NUMBER = 0x6953_6361_6E00_0000
 """Where the numbers of our advisory locks begin: this one plus an experiment's id is the experiment's."""
 TRAIL_NUMBER = NUMBER - 1
@@ -58,7 +58,7 @@ class Function:
     def statements(self) -> tuple[str, ...]:
         """What makes it, and keeps others from calling it."""
         signature = f"{SCHEMA}.{self.name}({self.arguments})"
-        how = "LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
+        how = " ".join(("LANGUAGE plpgsql SECURITY DEFINER", *(f"SET {o.replace('=', ' = ')}" for o in OPTIONS)))
         return (
             f"CREATE OR REPLACE FUNCTION {signature} RETURNS {self.returns} {how} AS $guard${self.body}$guard$",
             f"REVOKE ALL ON FUNCTION {signature} FROM PUBLIC",
@@ -108,6 +108,7 @@ def guards(schema: Schema) -> Guards:
     functions = [
         Function("guard_append_only", f"BEGIN {_raise(SAYS['APPEND_ONLY'])} END"),
         Function("guard_trail", _trail()),
+        Function("guard_unlock", _unlock()),
         Function("guard_text", _locked_text(), "reached bigint", "text"),
         Function("guard_truncate", _truncate()),
     ]
@@ -122,8 +123,9 @@ def guards(schema: Schema) -> Guards:
         kept = ("UPDATE",) if table in ERASABLE else ("DELETE", "UPDATE")
         triggers.append(Trigger(SCHEMA, table, "gov_guard", kept, "guard_append_only"))
         triggers.append(Trigger(SCHEMA, table, "gov_guard_truncate", ("TRUNCATE",), "guard_append_only"))
-    if "event" in schema.governance:
-        triggers.append(Trigger(SCHEMA, "event", "gov_guard_trail", ("INSERT",), "guard_trail"))
+    for table, function in {"event": "guard_trail", "experiment_unlock": "guard_unlock"}.items():
+        if table in schema.governance:
+            triggers.append(Trigger(SCHEMA, table, "gov_guard_insert", ("INSERT",), function))
     return Guards(tuple(functions), tuple(triggers))
 
 
@@ -147,22 +149,24 @@ def _check(found: list[Way]) -> str:
         f"{_FRESH} "
         f"IF NOT pg_try_advisory_xact_lock_shared({NUMBER} + reached) "
         f"THEN PERFORM pg_advisory_xact_lock_shared({NUMBER} + reached); END IF; "
-        f"IF EXISTS ({_ACTIVE}) "
-        f"THEN RAISE EXCEPTION USING ERRCODE = 'P0001', MESSAGE = {SCHEMA}.guard_text(reached); END IF;"
+        # most experiments were never locked: looking there first is cheaper than looking at once for unlocks too
+        f"IF EXISTS (SELECT 1 FROM {SCHEMA}.experiment_lock AS l WHERE l.experiment_id = reached) "
+        f"THEN IF EXISTS ({_ACTIVE}) "
+        f"THEN RAISE EXCEPTION USING ERRCODE = 'P0001', MESSAGE = {SCHEMA}.guard_text(reached); END IF; END IF;"
     )
     if len(found) == 1 and found[0].unique:
         (way,) = found
-        direct = not way.sources and not way.conditions
-        one = way.experiment if direct else f"({_experiment(way)})"  # without SELECT, no query is run for it
-        return f"reached := {one}; IF reached IS NOT NULL THEN {refuse} END IF;"
+        direct = not way.sources and not way.conditions  # without SELECT, no query is run for it
+        find = f"reached := {way.experiment};" if direct else f"{_experiment(way, 'INTO reached ')};"
+        return f"{find} IF reached IS NOT NULL THEN {refuse} END IF;"
     every = " UNION ".join(_experiment(way) for way in found)
     return f"FOR reached IN SELECT e.id FROM ({every}) AS e (id) WHERE e.id IS NOT NULL LOOP {refuse} END LOOP;"
 
 
-def _experiment(way: Way) -> str:
+def _experiment(way: Way, into: str = "") -> str:
     sources = f" FROM {' CROSS JOIN '.join(way.sources)}" if way.sources else ""
     conditions = f" WHERE {' AND '.join(way.conditions)}" if way.conditions else ""
-    return f"SELECT {way.experiment}{sources}{conditions}"
+    return f"SELECT {way.experiment} {into}{sources}{conditions}"
 
 
 def _registry_guard(table: str, schema: Schema) -> str:
@@ -212,6 +216,11 @@ def _trail() -> str:
     last = f"SELECT e.seq, e.hash INTO last FROM {SCHEMA}.event AS e ORDER BY e.seq DESC LIMIT 1;"
     wrong = f"NEW.seq <> 1 + COALESCE(last.seq, 0) OR NEW.prev <> COALESCE(last.hash, '{GENESIS}')"
     return f"DECLARE last record; BEGIN {last} IF {wrong} THEN {_raise(SAYS['TRAIL_ORDER'])} END IF; RETURN NEW; END"
+
+
+def _unlock() -> str:
+    known = f"EXISTS (SELECT 1 FROM {SCHEMA}.experiment_lock AS l WHERE l.event = NEW.lock_event)"
+    return f"BEGIN IF NOT {known} THEN {_raise(SAYS['UNLOCK_AHEAD'])} END IF; RETURN NEW; END"
 
 
 def _raise(text: str) -> str:

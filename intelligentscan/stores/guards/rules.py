@@ -30,6 +30,7 @@ SAYS = {
     "of the same name that ends in -v2, or in the next higher number.",
     "APPEND_ONLY": "GOVERNANCE_APPEND_ONLY: governance records are added, never changed or removed; "
     "append a correcting record.",
+    "UNLOCK_AHEAD": "GOVERNANCE_APPEND_ONLY: a lock is taken back after it was made; name a lock that exists.",
     "TRAIL_ORDER": "GOVERNANCE_APPEND_ONLY: an event continues the trail: next number, hash of the last one.",
 }
 """The refusals by reason: one line each, beginning with a stable code; the same text on every database."""

@@ -68,7 +68,7 @@ class Schema:
 
 def quoted(name: str) -> str:
     """Return a name as an SQL identifier."""
-    return name if name.isidentifier() and name.islower() and name.isascii() else '"' + name.replace('"', '""') + '"'
+    return '"' + name.replace('"', '""') + '"'
 
 
 def read_schema(connection: Connection) -> Schema:

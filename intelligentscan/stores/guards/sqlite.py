@@ -77,9 +77,11 @@ def _kept_locks() -> dict[str, str]:
     lock, unlock = "gov_experiment_lock", "gov_experiment_unlock"
     of_unlock = f"(SELECT k.experiment_id FROM {lock} AS k WHERE k.event = NEW.lock_event)"
     add = f"INSERT OR IGNORE INTO {LOCKED} (experiment_id) VALUES (NEW.experiment_id)"
+    ahead = f"NOT EXISTS (SELECT 1 FROM {lock} AS k WHERE k.event = NEW.lock_event)"
     remove = f"DELETE FROM {LOCKED} WHERE experiment_id = {of_unlock} AND NOT {active.format(of_unlock)}"
     return {
         **_trigger("gov_keep_lock", "AFTER INSERT", lock, add, active.format("NEW.experiment_id")),
+        **_trigger("gov_keep_order", "BEFORE INSERT", unlock, _raise(SAYS["UNLOCK_AHEAD"]), ahead),
         **_trigger("gov_keep_unlock", "AFTER INSERT", unlock, remove),
         **_trigger("gov_keep_insert", "BEFORE INSERT", LOCKED, refuse, f"NOT {active.format('NEW.experiment_id')}"),
         **_trigger("gov_keep_update", "BEFORE UPDATE", LOCKED, refuse),
