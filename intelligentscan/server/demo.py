@@ -1,38 +1,32 @@
 """The conversation of the README, for real: an MCP client speaks to our server as a child process on stdio.
 
 Every step prints its request and a short form of the answer, and says whether it held; steps that must
-be refused hold when they are refused. The store is left as it is, for `intelligentscan ui`.
+be refused hold when they are refused. The store is left as it is, for `intelligentscan ui`, and the next
+demo goes on in it: in the experiments that follow those that this one has locked.
 """
 
 import json
 import os
 import shlex
-import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
-from mcp import Client, StdioServerParameters
-from mcp.client.stdio import stdio_client
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from rich.text import Text
 
-from intelligentscan._process import run
+from intelligentscan.server.demo_conversation import HOME, PACKAGE, Conversation, StepFailed
+from intelligentscan.server.demo_governance import GovernedSteps
 from intelligentscan.settings import Settings
-from intelligentscan.store_environment import exports
 
-HOME = "INTELLIGENTSCAN_HOME"
 EXPERIMENT = "demo"
 TRAINING = "demo-training"
 MODEL = "demo-classifier"
 CONFIG_MODEL = "demo-scan-config"
-_PACKAGE = Path(__file__).resolve().parents[1]
 _LOAD = """
 import json, sys
 import mlflow.pyfunc, pandas as pd
@@ -40,10 +34,14 @@ model = mlflow.pyfunc.load_model(sys.argv[1])
 found = model.predict(pd.DataFrame({"repo_path": [sys.argv[2]]}))
 print(json.dumps({"findings": len(found), "worst": found.severity.value_counts().to_dict()}))
 """
-
-
-class StepFailed(Exception):
-    """A step of the demo did not hold."""
+_NOT_OURS = (
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_REGISTRY_URI",
+    "INTELLIGENTSCAN_GOVERNANCE_URI",
+    "INTELLIGENTSCAN_ARCHIVE",
+    "INTELLIGENTSCAN_CHECKPOINT_DIR",
+)
+"""Settings that would lead out of the embedded store, into which the demo belongs."""
 
 
 def run_demo(home: Path | None, quick: bool, as_json: bool = False) -> int:
@@ -51,118 +49,124 @@ def run_demo(home: Path | None, quick: bool, as_json: bool = False) -> int:
 
     Args:
         home: folder of the store; INTELLIGENTSCAN_HOME if None.
-        quick: only the five named tools.
+        quick: only the five named tools, and the refusal of a run in the locked experiment.
         as_json: print one JSON document at the end instead of the conversation.
     """
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):  # the demo belongs into the embedded store
+    for name in _NOT_OURS:
         os.environ.pop(name, None)
     if home is not None:
         os.environ[HOME] = str(home.expanduser().absolute())
-    demo = Demo(Settings.load(), Console(quiet=as_json))
+    console = Console(quiet=as_json)
+    demo: Demo | None = None
     failed: list[BaseException] = []
     try:
+        demo = Demo(Conversation(Settings.load(), console))
         anyio.run(demo.quick if quick else demo.full)
     except* StepFailed as group:  # the client's task groups wrap what is raised inside them
         failed += _leaves(group)
     for failure in failed:
-        demo.console.print(f"\n[bold red]The demo stopped:[/] {escape(str(failure))}")
+        console.print(f"\n[bold red]The demo stopped:[/] {escape(str(failure))}")
     if as_json:
+        steps = demo.talk.steps if demo else []
         problems = [str(failure) for failure in failed]
-        print(json.dumps({"ok": not failed, "steps": demo.steps, "problems": problems}, ensure_ascii=False))  # noqa: T201
-    elif not failed:
+        print(json.dumps({"ok": not failed, "steps": steps, "problems": problems}, ensure_ascii=False))  # noqa: T201
+    elif demo is not None and not failed:
         demo.farewell()
     return 1 if failed else 0
 
 
 class Demo:
-    """One conversation, step by step."""
+    """One conversation from its beginning to its end."""
 
-    def __init__(self, settings: Settings, console: Console) -> None:
-        self.console = console
-        self._settings = settings
-        self._examples = _examples()
+    def __init__(self, talk: Conversation) -> None:
+        self.talk = talk
+        self._governed = GovernedSteps(talk)
         self._began = time.monotonic()
-        self.steps: list[dict[str, str]] = []
-        self._client: Client
 
     async def quick(self) -> None:
-        """Use the five named tools once each, and have one refusal."""
-        async with self._connected():
-            await self._create()
-            training = await self._train()
-            first = await self._import("examplescan.sarif")
-            second = await self._call(
-                "log_scan_run",
-                lambda a: f"{a['vulnerabilities_found']} findings",
-                experiment=EXPERIMENT,
-                scanner="hand-written check",
-                findings=[
-                    {"rule": "R1", "severity": "high", "path": "app.py", "line": 3, "message": "debug mode is on"},
-                ],
-            )
-            await self._compare([first["run_id"], second["run_id"]])
-            await self._release(MODEL, training, "the first classifier that is good enough for the demo")
+        """Use the five named tools once each, and meet the lock that registering brings."""
+        async with self.talk.connected():
+            await self._governed.open_experiment(EXPERIMENT)
+            training = await self._governed.open_experiment(TRAINING)
+            async with self._training(training, 1.0) as runs:
+                first = await self._import("examplescan.sarif")
+                second = await self.talk.call(
+                    "log_scan_run",
+                    lambda a: f"{a['vulnerabilities_found']} findings",
+                    experiment=EXPERIMENT,
+                    scanner="hand-written check",
+                    findings=[
+                        {"rule": "R1", "severity": "high", "path": "app.py", "line": 3, "message": "debug mode is on"},
+                    ],
+                )
+                await self._compare([first["run_id"], second["run_id"]])
+            release = await self._governed.register(MODEL, runs[0], "the first classifier that is good enough")
+            await self._governed.meet_the_lock(training, runs[-1], release.next_experiment)
+            await self._governed.promote(release)
 
     async def full(self) -> None:
-        """Scan, import, compare, register, be refused, promote, and use what was promoted."""
-        sample = str(self._examples / "sample_app")
-        async with self._connected():
-            await self._create()
-            own = await self._scan(str(_PACKAGE), ["bandit", "ruff"])
-            await self._scan(str(_PACKAGE), ["ruff"])
-            narrow = await self._scan(sample, ["ruff"])
-            wide = await self._scan(sample, ["bandit", "ruff"])
-            self._hold(own["scan_status"] == "complete", "our own sources were analysed completely")
-            imported = await self._import("examplescan.sarif", sample)
-            await self._compare([narrow["run_id"], wide["run_id"]])
-            await self._findings(wide["run_id"])
-            better = max((narrow, wide), key=lambda scan: scan["vulnerabilities_found"])
-            self._say(
-                f"The sample is weak on purpose, so the strategy that finds more is better: {better['run_id'][:8]}."
-            )
-            await self._refused("register_model", "NO_MODEL", run_id=imported["run_id"], name=CONFIG_MODEL)
-            version = await self._release(
-                CONFIG_MODEL, better["run_id"], "finds more in the sample that is weak on purpose"
-            )
-            await self._use(version, sample, better["vulnerabilities_found"])
-            await self._train_two()
-            await self._same_key_twice()
+        """Scan, compare, register, be refused, promote, use what was promoted, and check all of it."""
+        sample = str(self.talk.examples / "sample_app")
+        async with self.talk.connected():
+            await self._governed.open_experiment(EXPERIMENT)
+            training = await self._governed.open_experiment(TRAINING)
+            async with self._training(training, 0.001, 1.0) as runs:
+                own = await self._scan(str(PACKAGE), ["bandit", "ruff"])
+                await self._scan(str(PACKAGE), ["ruff"])
+                narrow = await self._scan(sample, ["ruff"])
+                wide = await self._scan(sample, ["bandit", "ruff"])
+                self.talk.hold(own["scan_status"] == "complete", "our own sources were analysed completely")
+                imported = await self._import("examplescan.sarif", sample)
+                await self._compare([narrow["run_id"], wide["run_id"]])
+                await self._findings(wide["run_id"])
+                better = max((narrow, wide), key=lambda scan: scan["vulnerabilities_found"])
+                self.talk.say(
+                    f"The sample is weak on purpose, so the strategy that finds more is better: {better['run_id'][:8]}."
+                )
+                await self.talk.refused("register_model", "NO_MODEL", run_id=imported["run_id"], name=CONFIG_MODEL)
+                config = await self._governed.register(CONFIG_MODEL, better["run_id"], "finds more in the weak sample")
+                open_still = await self._governed.open_experiment(EXPERIMENT)
+                self.talk.hold(open_still == EXPERIMENT, "the experiment of the scans stays open")
+                await self._governed.promote(config)
+                await self._use(config.version, sample, better["vulnerabilities_found"])
+            compared = await self._compare(runs)
+            accuracy = next(m["values"][runs[-1]] for m in compared["metrics"] if m["key"] == "accuracy")
+            release = await self._governed.register(MODEL, runs[-1], "more accurate than the strongly regularised one")
+            async with self._governed.audited():
+                await self._governed.meet_the_lock(training, runs[-1], release.next_experiment)
+                await self._governed.promote(release)
+                await self._governed.tell_history(release)
+                await self._governed.verify_integrity(MODEL)
+                await self._governed.swap_original(release, runs[0], accuracy)
+                await self._same_key_twice()
 
     def farewell(self) -> None:
         """Say what was done and where to look."""
         seconds = time.monotonic() - self._began
-        self.console.print(f"\n[bold green]Every one of {len(self.steps)} steps held[/] ({seconds:.0f} s).")
-        where = f"INTELLIGENTSCAN_HOME={shlex.quote(str(self._settings.home))} " if os.environ.get(HOME) else ""
-        self.console.print(f"Look at it in MLflow's own UI:  [bold]{escape(where)}intelligentscan ui[/]")
+        self.talk.console.print(f"\n[bold green]Every one of {len(self.talk.steps)} steps held[/] ({seconds:.0f} s).")
+        home = shlex.quote(str(self.talk.settings.home))
+        where = f"INTELLIGENTSCAN_HOME={home} " if os.environ.get(HOME) else ""
+        self.talk.console.print(f"Look at it in MLflow's own UI:  [bold]{escape(where)}intelligentscan ui[/]")
 
     @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[None]:
-        roots = os.pathsep.join([str(_PACKAGE), str(self._examples)])
-        environment = {
-            **os.environ,
-            HOME: str(self._settings.home),
-            "INTELLIGENTSCAN_ALLOWED_ROOTS": roots,
-        }
-        server = StdioServerParameters(
-            command=sys.executable, args=["-m", "intelligentscan", "mcp"], env=environment, cwd=str(_PACKAGE)
-        )
-        self.console.print("[dim]starting the server as a child process: intelligentscan mcp[/]")
-        async with Client(stdio_client(server), read_timeout_seconds=300) as client:
-            self._client = client
-            tools = (await client.list_tools()).tools
-            self._step("tools/list", f"{len(tools)} tools over MCP {client.protocol_version}")
-            yield
+    async def _training(self, experiment: str, *strengths: float) -> AsyncIterator[list[str]]:
+        """Train models by a plain MLflow script beside the conversation; their runs are there at the end."""
+        runs: list[str] = []
+        script = "train_model.py"
 
-    async def _create(self) -> None:
-        for name in (EXPERIMENT, TRAINING):
-            await self._call(
-                "create_experiment",
-                lambda a: f"id {a['experiment_id']}, " + ("made" if a["created"] else "was there"),
-                name=name,
-            )
+        async def train() -> None:
+            arguments = ("--experiment", experiment, "--strength", *map(str, strengths))
+            runs.extend((await self.talk.printed(str(self.talk.examples / script), *arguments))[-len(strengths) :])
+
+        self.talk.request("plain MLflow in a new process, beside the conversation", {"run": script, "C": strengths})
+        async with anyio.create_task_group() as group:
+            group.start_soon(train)
+            yield runs
+        self.talk.request("the training script has ended", {"experiment": experiment})
+        self.talk.step("trained", f"{' and '.join(f'run {run[:8]}' for run in runs)} in the same store")
 
     async def _scan(self, path: str, engines: list[str]) -> dict[str, Any]:
-        return await self._call(
+        return await self.talk.call(
             "scan_vulnerabilities",
             lambda a: (
                 f"{a['vulnerabilities_found']} findings, {a['critical_count']} critical, {a['scan_status']}"
@@ -175,16 +179,16 @@ class Demo:
 
     async def _import(self, name: str, repo_path: str | None = None) -> dict[str, Any]:
         more = {"repo_path": repo_path} if repo_path else {}
-        return await self._call(
+        return await self.talk.call(
             "log_scan_run",
             lambda a: f"{a['vulnerabilities_found']} findings of another scanner, {len(a['warnings'])} warnings",
             experiment=EXPERIMENT,
-            sarif_path=str(self._examples / "import" / name),
+            sarif_path=str(self.talk.examples / "import" / name),
             **more,
         )
 
-    async def _compare(self, run_ids: list[str]) -> None:
-        answer = await self._call(
+    async def _compare(self, run_ids: list[str]) -> dict[str, Any]:
+        answer = await self.talk.call(
             "compare_runs",
             lambda a: f"{len(a['runs'])} runs, {len(a['metrics'])} metrics, {len(a['params'])} params differ",
             run_ids=run_ids,
@@ -201,62 +205,28 @@ class Demo:
                 for run_id in run_ids
             ]
             table.add_row(escape(metric["key"]), *cells)
-        self.console.print(table)
-        self._hold("BEST" in answer["summary"] or not answer["metrics"], "the best run of each metric is marked")
+        self.talk.console.print(table)
+        self.talk.hold("BEST" in answer["summary"] or not answer["metrics"], "the best run of each metric is marked")
+        return answer
 
     async def _findings(self, run_id: str) -> None:
-        answer = await self._call(
+        answer = await self.talk.call(
             "list_findings", lambda a: f"{a['total']} findings, the worst first", run_id=run_id, limit=5
         )
         for row in answer["findings"]:
-            self.console.print(f"    [red]{row['severity']:<8}[/] {escape(row['rule'])} {escape(row['location'])}")
-
-    async def _release(self, name: str, run_id: str, reason: str) -> int:
-        registered = await self._call(
-            "register_model",
-            lambda a: f"version {a['version']} of {a['name']}, manifest {str(a['manifest_digest'])[:12]}",
-            run_id=run_id,
-            name=name,
-        )
-        version = int(registered["version"])
-        await self._refused("promote", "VERSION_NOT_FOUND", name=name, version=version + 1000, to="Staging")
-        for stage in ("Staging", "Production"):
-            answer = await self._call(
-                "promote",
-                lambda a: f"{a['status']}: {a['stage']}, aliases {', '.join(a['aliases'])}",
-                name=name,
-                version=version,
-                to=stage,
-                reason=reason,
-            )
-            self._hold(answer["stage"] == stage, f"version {version} is in {stage}")
-        return version
+            self.talk.console.print(f"    [red]{row['severity']:<8}[/] {escape(row['rule'])} {escape(row['location'])}")
 
     async def _use(self, version: int, target: str, expected: int) -> None:
         uri = f"models:/{CONFIG_MODEL}/Production"
-        self._request("plain MLflow in a new process", {"load_model": uri})
-        answer = await self._child(["-c", _LOAD, uri, target])
-        found = json.loads(answer.splitlines()[-1])
-        self._step("predict", f"version {version} loaded from Production, {found['findings']} findings")
-        self._hold(found["findings"] == expected, "the promoted configuration finds what its scan had found")
-
-    async def _train(self, strength: float = 1.0) -> str:
-        script = self._examples / "train_model.py"
-        self._request("plain MLflow in a new process", {"run": script.name, "C": strength})
-        printed = await self._child([str(script), "--experiment", TRAINING, "--strength", str(strength)])
-        run_id = printed.strip().splitlines()[-1]
-        self._step("trained", f"run {run_id[:8]} in the same store")
-        return run_id
-
-    async def _train_two(self) -> None:
-        runs = [await self._train(strength) for strength in (0.001, 1.0)]
-        await self._compare(runs)
-        await self._release(MODEL, runs[-1], "better accuracy than the strongly regularised one")
+        self.talk.request("plain MLflow in a new process", {"load_model": uri})
+        found = json.loads((await self.talk.printed("-c", _LOAD, uri, target))[-1])
+        self.talk.step("predict", f"version {version} loaded from Production, {found['findings']} findings")
+        self.talk.hold(found["findings"] == expected, "the promoted configuration finds what its scan had found")
 
     async def _same_key_twice(self) -> None:
         key = f"demo-{time.time_ns()}"
         calls = [
-            await self._call(
+            await self.talk.call(
                 "log_run",
                 lambda a: f"run {a['run_id'][:8]}, created: {a['created']}",
                 experiment=EXPERIMENT,
@@ -265,62 +235,7 @@ class Demo:
             )
             for _ in range(2)
         ]
-        self._hold(calls[0]["run_id"] == calls[1]["run_id"], "the same key gave the same run")
-
-    async def _child(self, arguments: list[str]) -> str:
-        """Run this Python on the store, as `intelligentscan run --` does, and return what it printed."""
-        environment = {**os.environ, **exports(self._settings), "MLFLOW_LOGGING_LEVEL": "ERROR"}
-        result = await run(
-            [sys.executable, *arguments], cwd=_PACKAGE.parent, env=environment, timeout_s=120, max_output=1_000_000
-        )
-        if result.exit_code != 0:
-            raise StepFailed(f"{arguments[0]} ended with {result.exit_code}: {result.stderr.decode()[-500:]}")
-        return result.stdout.decode()
-
-    async def _call(self, tool: str, short: Callable[[dict[str, Any]], str], **arguments: Any) -> dict[str, Any]:
-        self._request(tool, arguments)
-        bar = Progress(
-            TextColumn("   "), SpinnerColumn(), BarColumn(30), TextColumn("{task.description}"), TimeElapsedColumn(),
-            console=self.console, transient=True, disable=not self.console.is_terminal,
-        )  # fmt: skip
-        with bar:
-            task = bar.add_task("", total=1.0)
-
-            async def progress(progress: float, total: float | None, message: str | None) -> None:
-                bar.update(task, completed=progress / (total or 1.0), description=escape(message or ""))
-
-            result = await self._client.call_tool(tool, arguments, progress_callback=progress)
-        if result.is_error:
-            raise StepFailed(f"{tool} was refused: {_text(result)}")
-        answer: dict[str, Any] = result.structured_content or {}
-        self._step(tool, short(answer))
-        return answer
-
-    async def _refused(self, tool: str, code: str, **arguments: Any) -> None:
-        self._request(tool, arguments)
-        result = await self._client.call_tool(tool, arguments)
-        structured: dict[str, Any] = result.structured_content or {}
-        self._hold(bool(result.is_error) and structured.get("code") == code, f"refused with {code}")
-        self.console.print(f"    [yellow]{escape(str(structured.get('message')))}[/]")
-        self.console.print(f"    [yellow]Next: {escape(str(structured.get('next')))}[/]")
-
-    def _request(self, what: str, arguments: dict[str, Any]) -> None:
-        self.console.print()
-        line = Text.assemble((f"→ {what} ", "bold cyan"), (json.dumps(arguments, ensure_ascii=False), "dim"))
-        self.console.print(line, no_wrap=True, overflow="ellipsis")
-
-    def _step(self, what: str, answer: str) -> None:
-        self.steps.append({"step": what, "answer": answer})
-        self.console.print(f"  [green]✓[/] {escape(answer)}")
-
-    def _say(self, text: str) -> None:
-        self.console.print(f"  {escape(text)}")
-
-    def _hold(self, held: bool, what: str) -> None:
-        if not held:
-            raise StepFailed(f"expected that {what}")
-        self.steps.append({"step": "check", "answer": what})
-        self.console.print(f"  [green]✓[/] {escape(what)}")
+        self.talk.hold(calls[0]["run_id"] == calls[1]["run_id"], "the same key gave the same run")
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
@@ -329,15 +244,3 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
         for found in group.exceptions
         for leaf in (_leaves(found) if isinstance(found, BaseExceptionGroup) else [found])
     ]
-
-
-def _examples() -> Path:
-    """Return the folder of examples: beside the package in a clone, inside it when installed."""
-    for folder in (_PACKAGE.parent / "examples", _PACKAGE / "_examples"):
-        if (folder / "train_model.py").is_file():
-            return folder
-    raise StepFailed("the examples are not installed; run the demo from a clone")
-
-
-def _text(result: Any) -> str:
-    return " ".join(getattr(block, "text", "") for block in result.content)[:600]

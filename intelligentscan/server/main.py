@@ -129,6 +129,8 @@ async def _open_store(services: Services, answered: anyio.Event) -> None:
     except IntelligentScanError as error:
         # Whoever needs the store meets the same error, and reads it.
         logger.info("the store could not be opened: %s", error)
+    except Exception:  # a call that needs what is broken answers with the same error; the server goes on
+        logger.exception("not everything could be loaded")
     finally:
         gc.enable()
         gc.freeze()

@@ -131,6 +131,9 @@ class RegistryService:
         async with self._denials.noting("register_model", subject):
             done = await self._registrar.register(request)
         notes = [] if done.verified else ["Its sealed copy differs from what was copied: it is in quarantine."]
+        if source.name == MODEL_NAME and run.run_id != run_id and done.lock is not None:
+            kept = untrusted(done.lock.experiment_name, 80)
+            notes.append(f"Locked is '{kept}', where configurations are kept; the experiment of the scan stays open.")
         if done.created and (missed := await self._trail.checkpoint_if_set()):
             notes.append(missed)
         if done.lock is None:
