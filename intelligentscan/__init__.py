@@ -4,16 +4,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["compare_runs", "create_experiment", "log_scan_run", "promote", "register_model", "use"]
+__all__ = [
+    "compare_runs",
+    "create_experiment",
+    "get_history",
+    "log_scan_run",
+    "promote",
+    "register_model",
+    "use",
+    "verify_integrity",
+]
 
 if TYPE_CHECKING:
     from intelligentscan.api import (
         compare_runs,
         create_experiment,
+        get_history,
         log_scan_run,
         promote,
         register_model,
         use,
+        verify_integrity,
     )
 
 

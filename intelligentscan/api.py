@@ -1,4 +1,4 @@
-"""The Python face: the five verbs and `use()`, for scripts and notebooks, on the same services.
+"""The Python face for scripts and notebooks: the five verbs, history and integrity, and `use()`, on the same services.
 
 Every function blocks until its answer is there and works from synchronous code, from a notebook's
 running event loop and from several threads; the services run on one event loop in a thread of ours.
@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -19,6 +20,8 @@ from intelligentscan.app import Services, build
 from intelligentscan.domain.comparison import RunComparison
 from intelligentscan.domain.errors import InvalidArgument
 from intelligentscan.domain.experiment import Experiment
+from intelligentscan.domain.history import History
+from intelligentscan.domain.integrity import IntegrityReport
 from intelligentscan.domain.registry import PromotionDecision, RegisteredVersion
 from intelligentscan.domain.scan import ScanRun
 from intelligentscan.settings import Settings, sqlite_uri
@@ -126,9 +129,14 @@ def register_model(
     model_path: str | None = None,
     description: str | None = None,
     tags: Mapping[str, object] | None = None,
+    product: str | None = None,
+    use_case: str | None = None,
+    abandon_running: bool = False,
     dry_run: bool = False,
 ) -> RegisteredVersion:
     """Register a run's logged model, or a scan's configuration, as the next version of a name.
+
+    The version is sealed, and the run's experiment is locked for everybody; go on in `next_experiment`.
 
     Args:
         run_id: full id of the run.
@@ -138,11 +146,15 @@ def register_model(
         model_path: which of the run's models, by its name.
         description: text for the version.
         tags: tags for the version.
+        product: AI product that it belongs to; the experiment's if None.
+        use_case: what it is for, kept in the audit trail.
+        abandon_running: end other runs of the experiment that nobody wrote to for 24 hours.
         dry_run: only say what would be registered.
 
     Raises:
         NoModel: the run has no model.
         RunNotFinished: the run is still running or failed.
+        StillRunning: another run of the experiment has not ended.
     """
     chosen = _one("model_name", model_name, "name", name)
     return _run(
@@ -153,6 +165,9 @@ def register_model(
             model_path=model_path,
             description=description,
             tags=dict(tags) if tags else None,
+            product=product,
+            use_case=use_case,
+            abandon_running=abandon_running,
             dry_run=dry_run,
         )
     )
@@ -172,13 +187,54 @@ def promote(
     Raises:
         VersionNotFound: the model has no such version.
         InvalidArgument: no such stage, or no reason for Production.
+        GatesFailed: a promotion check does not pass; `details["gates"]` names each.
+        NotGoverned: plain MLflow registered the model.
     """
-    target = _one("to", to, "stage", stage)
-    try:
-        number = int(version)
-    except ValueError as exc:
-        raise InvalidArgument("version is no number.", next="give the version as a whole number.") from exc
+    target, number = _one("to", to, "stage", stage), _number(version)
     return _run(lambda s: s.registry.promote(name, number, target, reason=reason, dry_run=dry_run))
+
+
+def get_history(
+    name: str | None = None,
+    version: int | str | None = None,
+    *,
+    at: str | date | None = None,
+    actor: str | None = None,
+    limit: int = 20,
+    cursor: str | None = None,
+) -> History:
+    """Return who did what and why, the newest first, and what was live.
+
+    Args:
+        name: only this registered model.
+        version: only this version of it.
+        at: a day (its end) or a time, as text, `date` or `datetime`; UTC if it names no zone. Now if None.
+        actor: only what this person did, or had done.
+        limit: how many events, 1 to 100.
+        cursor: `next_cursor` of the last answer.
+
+    Raises:
+        InvalidArgument: `at` is no time, or version came without name.
+        InvalidCursor: the cursor belongs to another call.
+    """
+    number = _number(version) if version is not None else None
+    moment = at.isoformat() if isinstance(at, date) else at
+    return _run(lambda s: s.history.get(name=name, version=number, at=moment, actor=actor, limit=limit, cursor=cursor))
+
+
+def verify_integrity(name: str | None = None, version: int | str | None = None) -> IntegrityReport:
+    """Compare sealed versions, locked experiments, registry, guards and audit trail with what was recorded.
+
+    Args:
+        name: only this registered model; everything if None.
+        version: only this version of it.
+
+    Raises:
+        ModelNotFound, VersionNotFound: there is no such thing.
+        NotGoverned: plain MLflow registered the model.
+    """
+    number = _number(version) if version is not None else None
+    return _run(lambda s: s.integrity.verify(name, number))
 
 
 def use(store: str | os.PathLike[str] | None = None) -> str:
@@ -203,6 +259,13 @@ def use(store: str | os.PathLike[str] | None = None) -> str:
 
 async def _opened(services: Services) -> None:
     await services.store.read(lambda s: None)
+
+
+def _number(version: int | str) -> int:
+    try:
+        return int(version)
+    except ValueError as exc:
+        raise InvalidArgument("version is no number.", next="give the version as a whole number.") from exc
 
 
 def _one(first: str, a: str | None, second: str, b: str | None) -> str:

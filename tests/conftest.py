@@ -356,11 +356,12 @@ def world(request: pytest.FixtureRequest) -> "World":
     return base
 
 
-@pytest.fixture
-def own(world: "World", tmp_path: Path) -> "Iterator[World]":
+@pytest.fixture(params=["sqlite", "postgresql"])
+def own(request: pytest.FixtureRequest, tmp_path: Path) -> "Iterator[World]":
     """A governed store of the test's own."""
     from hostile import copied
 
-    made = copied(world, tmp_path / "own")
+    base: World = request.getfixturevalue("hostile_sqlite" if request.param == "sqlite" else "hostile_postgres")
+    made = copied(base, tmp_path / "own")
     yield made
     made.close()

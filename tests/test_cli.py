@@ -1,12 +1,16 @@
 """The command line: what each command prints, its exit codes, its JSON, and its words when something is wrong."""
 
+import ast
+import itertools
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,12 +19,16 @@ from command_line import COMMAND, Answer, CommandLine, child, child_environment
 from conftest import copy_store
 from typer.testing import CliRunner
 
+import intelligentscan
 from intelligentscan import __version__
+from intelligentscan.cli.app import app
 from intelligentscan.cli.runner import reported
-from intelligentscan.cli.terminal import for_people
+from intelligentscan.cli.wording import for_people
 from intelligentscan.domain.comparison import RunComparison
 from intelligentscan.domain.registry import PromotionDecision, RegisteredVersion
 from intelligentscan.scanners.sarif_document import parse_sarif
+from intelligentscan.toolsets import BUILT_IN
+from intelligentscan.toolsets.toolset import tools_of
 
 WEAK = "import subprocess\nsubprocess.call(command, shell=True)\n"
 CLEAN = "print('hello')\n"
@@ -40,6 +48,30 @@ SARIF = {
         }
     ],
 }
+
+
+SOURCE = Path(intelligentscan.__file__).parent
+GROUPS = ("audit", "keys", "db", "archive", "model")
+
+
+def next_steps(tree: ast.AST) -> Iterator[str]:
+    """Yield the texts that are given as the next step of an error, what is filled in as 'x'."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "next":
+            yield from texts(node.value)
+
+
+def texts(node: ast.expr) -> list[str]:
+    match node:
+        case ast.Constant(value=str() as text):
+            return [text]
+        case ast.JoinedStr(values=parts):
+            return ["".join(part.value if isinstance(part, ast.Constant) else "x" for part in parts)]  # type: ignore[misc]
+        case ast.BinOp(left=left, right=right):
+            return [one + two for one in texts(left) for two in texts(right)]
+        case ast.IfExp(body=body, orelse=other):
+            return texts(body) + texts(other)
+    return []
 
 
 @pytest.fixture
@@ -84,9 +116,10 @@ def at_a_terminal(*arguments: str, home: Path) -> str:
 def test_without_arguments_at_a_terminal_the_help_lists_every_command(home: Path) -> None:
     shown = at_a_terminal(home=home)
 
-    for name in (
-        "mcp demo scan import-sarif compare register promote env run ui doctor install".split()  # noqa: SIM905
-    ):
+    commands = {command.name for command in app.registered_commands}
+    assert commands >= {"mcp", "demo", "scan", "import-sarif", "compare", "register", "promote", "env", "run", "ui"}
+    assert commands >= {"doctor", "install", "history", "verify", "adopt", "unlock", "reconcile", "experiments"}
+    for name in [*commands, *GROUPS]:
         assert f" {name} " in shown
 
 
@@ -141,15 +174,44 @@ def test_a_crash_shows_no_trace_and_says_how_to_get_one(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("for_agents", "shown"),
     [
-        ("list its versions with get_model name='cfg'.", "list its versions with 'intelligentscan ui'."),
-        ("call promote again with to='Staging'.", "call promote again with --to 'Staging'."),
+        ("list its versions with get_model name='cfg'.", "list its versions with 'intelligentscan model show cfg'."),
+        ("look with verify_integrity name='a b'", "look with 'intelligentscan verify \"a b\"'"),
+        ("call promote again with to='Staging'.", "call 'intelligentscan promote' again with --to 'Staging'."),
+        ("call register_model again, or promote it", "call 'intelligentscan register' again, or promote it"),
+        ("get_run lists the models of a run.", "the run's page in 'intelligentscan ui' lists the models of a run."),
+        ("the run's end; abandon_running=true ends it.", "the run's end; --abandon-running ends it."),
         ("use response_format='detailed'.", "use --json."),
         ("There is no experiment 'run_id'.", "There is no experiment 'run_id'."),
-        ("end it with log_run run_id='ab' status='FINISHED'", "end it with log_run run_id='ab' status='FINISHED'"),
+        ("end it with log_run run_id='ab' status='FINISHED'", "end it with mlflow.MlflowClient().set_terminated('ab')"),
+        (
+            "the run's model; call register_model with run_id='x'",
+            "the run's model; call 'intelligentscan register' with RUN 'x'",
+        ),
     ],
 )
 def test_next_steps_name_commands_where_agents_read_tools(for_agents: str, shown: str) -> None:
     assert for_people(for_agents) == shown
+
+
+def test_no_next_step_in_the_source_names_an_agent_tool_to_a_person() -> None:
+    tools = {name for toolset in BUILT_IN.values() for name in tools_of(toolset)} - {"promote"}  # which is a verb too
+    named = re.compile(rf"\b(?:{'|'.join(tools)})\b")
+    steps = [step for path in SOURCE.rglob("*.py") for step in next_steps(ast.parse(path.read_text()))]
+
+    assert len(steps) > 100
+    assert [told for told in map(for_people, steps) if named.search(told)] == []
+
+
+def test_every_command_that_a_next_step_names_exists() -> None:
+    told = [for_people(step) for path in SOURCE.rglob("*.py") for step in next_steps(ast.parse(path.read_text()))]
+    commands = {tuple(found.split()) for step in told for found in re.findall(r"'intelligentscan ([a-z -]+)", step)}
+
+    for words in commands:
+        path = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
+        shown = CliRunner().invoke(app, [*path[: 2 if path[0] in GROUPS else 1], "--help"])
+        assert shown.exit_code == 0, words
+        for option in (word for word in words if word.startswith("--") and word != "--"):
+            assert option in shown.output, words
 
 
 # scan, import-sarif

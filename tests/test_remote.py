@@ -4,29 +4,36 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from child_work import draft, remote_write_and_die, write_once
+from child_work import draft, promote_and_die, register_and_die, remote_write_and_die, write_once
 from conftest import Server, Trained, run_plain, train
 
 from intelligentscan.app import Services, build
 from intelligentscan.domain.errors import (
+    ExperimentLocked,
     ExperimentNotFound,
+    GatesFailed,
     IdempotencyConflict,
     IntelligentScanError,
     NoModel,
+    NotGoverned,
     RunNotFinished,
     RunNotFound,
+    StillRunning,
     StoreUnavailable,
     ValueConflict,
 )
+from intelligentscan.domain.registry import RegisteredVersion
 from intelligentscan.domain.run import LoggedRun
 from intelligentscan.settings import Settings
 from intelligentscan.store_environment import exports
@@ -394,9 +401,25 @@ async def test_a_uri_that_leads_nowhere_is_one_of_our_errors_and_shows_no_secret
 
 
 @pytest.fixture(scope="session")
-def remote_trained(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained_there(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     home = tmp_path_factory.mktemp("remote")
     return train(home, Settings(home=home, tracking_uri=server.uri), server.uri)
+
+
+@pytest.fixture
+def remote_trained(trained_there: Trained, settings: Settings) -> Trained:
+    """The same server with a governance database of the test's own; registered names are shared by all tests."""
+    return replace(trained_there, settings=settings)
+
+
+async def state(services: Services, name: str) -> dict[int, tuple[str, list[str]]]:
+    """Return stage and aliases of each version."""
+    return {v.version: (v.stage, v.aliases) for v in (await services.registry.get(name)).versions}
+
+
+async def actions(services: Services, name: str) -> list[str]:
+    """Return what happened to a model, the first act first."""
+    return [e.action for e in (await services.history.get(name=name, limit=50)).events][::-1]
 
 
 LOAD = """
@@ -420,14 +443,138 @@ async def test_models_are_registered_promoted_and_loaded_through_the_server(
     assert first.manifest_digest == again.manifest_digest != second.manifest_digest
     await services.registry.promote("served", 1, "Production", reason="first")
     moved = await services.registry.promote("served", 2, "Production", reason="better")
-    assert moved.previous_version == 1
+    assert (moved.previous_version, moved.enforcement) == (1, "advisory")
     await services.registry.promote("served", 3, "Staging")
-    found = {v.version: (v.stage, v.aliases) for v in (await services.registry.get("served")).versions}
-    assert found == {1: ("Archived", ["previous"]), 2: ("Production", ["champion"]), 3: ("Staging", ["challenger"])}
+    assert await state(services, "served") == {
+        1: ("Archived", ["previous"]), 2: ("Production", ["champion"]), 3: ("Staging", ["challenger"]),
+    }  # fmt: skip
     uris = ["models:/served/Production", "models:/served@champion", "models:/served@previous", "models:/served/3"]
     ended = await asyncio.to_thread(run_plain, LOAD, *uris, env=exports(trained.settings), cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout) == [3.0, 3.0, 1.0, 1.0]
+    assert (await services.integrity.verify("served")).problems == []
+
+
+async def test_a_lock_on_a_server_without_us_binds_our_tools_alone_and_says_so(remote_trained: Trained) -> None:
+    trained, services = remote_trained, remote_trained.services
+    would = await services.registry.register("bound", run_id=trained.with_model, dry_run=True)
+    assert (would.version, would.experiment_locked, would.next_experiment) == (1, False, "training-v2")
+    made = await services.registry.register("bound", run_id=trained.with_model)
+    assert (made.experiment_locked, made.next_experiment, made.enforcement) == (True, "training-v2", "advisory")
+    assert (await services.experiments.create("training")).locked
+    with pytest.raises(ExperimentLocked) as caught:
+        await services.runs.log("training", params={"a": 1})
+    assert caught.value.details["next_experiment"] == "training-v2"
+    theirs = trained.client.create_run(trained.experiment.experiment_id)
+    trained.client.set_terminated(theirs.info.run_id)
+    trained.client.set_tag(trained.with_model, "reviewed", "no")
+    report = await services.integrity.verify("bound")
+    assert [p.code for p in report.problems] == ["ROWS"]
+    assert [note for note in report.notes if "advisory" in note]
+    trained.client.delete_tag(trained.with_model, "reviewed")
+    assert (await services.integrity.verify("bound")).ok
+    await services.locks.unlock("training", "r")
+    assert (await services.runs.log("training", params={"a": 1})).created
+
+
+@pytest.mark.parametrize("statement", ["INSERT INTO gov_seal", "INSERT INTO gov_experiment_lock"])
+async def test_a_registration_that_was_killed_between_its_steps_is_completed_by_the_same_call(
+    remote_trained: Trained, children: ForkServerContext, statement: str
+) -> None:
+    trained, services, name = remote_trained, remote_trained.services, f"killed-{statement[-4:]}"
+    arguments = (str(trained.settings.home), name, trained.with_model, statement, trained.settings.tracking_uri)
+    child = children.Process(target=register_and_die, args=arguments)
+    child.start()
+    await asyncio.to_thread(child.join)
+    assert child.exitcode == -9
+    assert len(trained.client.search_model_versions(f"name = '{name}'")) == 1
+    assert await actions(services, name) == ["registration.intended"]
+    assert not (await services.experiments.create("training")).locked
+    with pytest.raises(NotGoverned):
+        await services.registry.promote(name, 1, "Staging")
+
+    made = await services.registry.register(name, run_id=trained.with_model)
+    assert (made.version, made.experiment_locked) == (1, True)
+    assert len(trained.client.search_model_versions(f"name = '{name}'")) == 1
+    found = await actions(services, name)
+    assert found.count("registration.intended") == 2
+    assert found[2:].count("version.registered") == 1
+    assert (await services.integrity.verify()).problems == []
+    assert (await services.registry.register(name, run_id=trained.with_model)).created is False
+
+
+async def test_a_registration_whose_answer_from_the_server_is_lost_is_completed_by_the_same_call(
+    line: Line, remote_trained: Trained
+) -> None:
+    """MLflow's client sends the request again; a twin that this makes is taken back."""
+    trained = remote_trained
+    services = build(Settings(home=trained.settings.home, tracking_uri=line.uri))
+    await services.registry.register("lost", run_id=trained.better)
+    line.lose_answer_to = b"/model-versions/create"
+    with suppress(StoreUnavailable):
+        await services.registry.register("lost", run_id=trained.with_model)
+    assert line.lose_answer_to is None
+    made = await services.registry.register("lost", run_id=trained.with_model)
+    assert made.version == 2
+    assert {v.version: v.state for v in (await services.registry.get("lost")).versions} == {1: "sealed", 2: "sealed"}
+    assert (await services.integrity.verify("lost")).problems == []
+
+
+async def test_a_promotion_that_was_killed_between_its_steps_is_drift_until_it_is_reconciled(
+    remote_trained: Trained, children: ForkServerContext
+) -> None:
+    trained, services = remote_trained, remote_trained.services
+    for run_id in (trained.with_model, trained.better):
+        await services.registry.register("halfway", run_id=run_id)
+    await services.registry.promote("halfway", 1, "Production", reason="first")
+    arguments = (str(trained.settings.home), "halfway", 2, "INSERT INTO gov_stage", trained.settings.tracking_uri)
+    child = children.Process(target=promote_and_die, args=arguments)
+    child.start()
+    await asyncio.to_thread(child.join)
+    assert child.exitcode == -9
+    assert (await actions(services, "halfway"))[-1] == "promotion.intended"
+    assert await state(services, "halfway") == {1: ("Archived", ["previous"]), 2: ("Production", ["champion"])}
+    assert {p.code for p in (await services.integrity.verify("halfway")).problems} == {"ALIAS", "STAGE"}
+    with pytest.raises(GatesFailed) as caught:
+        await services.registry.promote("halfway", 2, "Staging")
+    assert "reconcile halfway" in caught.value.next
+    accepted = await services.adoption.reconcile("halfway", accept=True, reason="it was decided")
+    assert (accepted.how, accepted.left) == ("accepted", [])
+    assert [v.version for v in (await services.history.get(name="halfway")).live["Production"]] == [2]
+    back = await services.registry.promote("halfway", 1, "Production", reason="back")
+    assert back.previous_version == 2
+    assert (await services.integrity.verify("halfway")).problems == []
+
+
+async def test_what_plain_clients_change_on_the_server_is_found_and_put_back(remote_trained: Trained) -> None:
+    trained, services = remote_trained, remote_trained.services
+    for run_id in (trained.with_model, trained.better):
+        await services.registry.register("moved", run_id=run_id)
+    await services.registry.promote("moved", 1, "Production", reason="r")
+    trained.client.set_registered_model_alias("moved", "champion", "2")
+    trained.client.transition_model_version_stage("moved", "2", "Production", archive_existing_versions=True)
+    trained.client.set_model_version_tag("moved", "1", "approved", "by nobody")
+    assert {p.code for p in (await services.integrity.verify("moved")).problems} == {"ALIAS", "STAGE", "ROWS"}
+    with pytest.raises(GatesFailed):
+        await services.registry.promote("moved", 1, "Production", reason="again")
+    restored = await services.adoption.reconcile("moved", accept=False, reason="nobody decided that")
+    assert restored.how == "restored"
+    assert await state(services, "moved") == {1: ("Production", ["champion"]), 2: ("Archived", [])}
+    trained.client.delete_model_version_tag("moved", "1", "approved")
+    assert (await services.integrity.verify("moved")).problems == []
+
+
+async def test_a_model_of_plain_clients_on_the_server_is_adopted(remote_trained: Trained) -> None:
+    trained, services = remote_trained, remote_trained.services
+    trained.client.create_registered_model("theirs")
+    trained.client.create_model_version("theirs", f"runs:/{trained.legacy}/classifier", trained.legacy)
+    with pytest.raises(NotGoverned):
+        await services.registry.promote("theirs", 1, "Staging")
+    adopted = await services.adoption.adopt("theirs")
+    assert (adopted.models, adopted.legacy_versions, adopted.enforcement) == (["theirs"], 1, "advisory")
+    assert (await services.registry.promote("theirs", 1, "Staging")).aliases == ["challenger"]
+    with pytest.raises(GatesFailed):
+        await services.registry.promote("theirs", 1, "Production", reason="r")
 
 
 async def test_what_cannot_be_registered_is_refused_before_anything_is_created(remote_trained: Trained) -> None:
@@ -443,6 +590,25 @@ async def test_what_cannot_be_registered_is_refused_before_anything_is_created(r
     assert [m.name for m in trained.client.search_registered_models("name = 'refused'")] == []
 
 
+async def test_another_run_that_goes_on_refuses_the_lock(services: Services, server: Server, exp: str) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=server.uri)
+    experiment_id = (await services.experiments.create(exp)).experiment_id
+    run_id = str(client.create_run(experiment_id).info.run_id)
+    client.log_text(run_id, "flavors: {}\n", "model/MLmodel")
+    client.set_terminated(run_id)
+    now = int(time.time() * 1000)
+    old = client.create_run(experiment_id, start_time=now - 90_000_000).info.run_id
+    with pytest.raises(StillRunning) as caught:
+        await services.registry.register("waits", run_id=run_id)
+    assert f"log_run run_id='{old}'" in caught.value.next
+    assert "abandon_running=true" in caught.value.next
+    assert client.search_registered_models("name = 'waits'") == []
+    made = await services.registry.register("waits", run_id=run_id, abandon_running=True)
+    assert (made.version, client.get_run(old).info.status) == (1, "KILLED")
+
+
 async def test_registrations_at_once_under_a_new_name_all_succeed(remote_trained: Trained) -> None:
     trained, services = remote_trained, remote_trained.services
     created: list[bool] = []
@@ -455,3 +621,20 @@ async def test_registrations_at_once_under_a_new_name_all_succeed(remote_trained
             group.start_soon(register, run_id)
     assert created == [True] * 3
     assert sorted(v.version for v in (await services.registry.get("crowded")).versions) == [1, 2, 3]
+
+
+async def test_registrations_of_one_run_at_once_make_one_version(remote_trained: Trained) -> None:
+    trained = remote_trained
+    made: list[RegisteredVersion] = []
+
+    async def register(through: Services) -> None:
+        made.append(await through.registry.register("once", run_id=trained.with_model))
+
+    async with anyio.create_task_group() as group:
+        for through in (trained.services, trained.services):
+            for _ in range(2):
+                group.start_soon(register, through)
+    assert ({m.version for m in made}, [m.created for m in made].count(True)) == ({1}, 1)
+    (version,) = (await trained.services.registry.get("once")).versions
+    assert version.state == "sealed"
+    assert (await trained.services.integrity.verify("once")).problems == []

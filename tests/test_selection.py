@@ -20,6 +20,7 @@ def offered(selection: Selection) -> set[str]:
         (["registry", "registry"], ["promote"], False, {"register_model", "get_model"}),
         (["registry"], [], True, {"get_model"}),
         (["registry"], ["get_model"], True, set()),
+        (["governance"], [], True, {"get_history", "verify_integrity"}),
         (["scan"], ["promote"], False, {"scan_vulnerabilities", "log_scan_run", "list_findings"}),
     ],
 )
@@ -30,12 +31,16 @@ def test_a_tool_is_offered_if_no_switch_leaves_it_out(
 
 
 def test_without_switches_everything_is_offered() -> None:
-    assert len(offered(select(None, (), False))) == 12
+    assert len(offered(select(None, (), False))) == 14
 
 
 @pytest.mark.parametrize(
     ("toolsets", "exclude", "known"),
-    [([], [], "tracking, scan, registry"), (["trackin"], [], "tracking, scan"), (None, ["promot"], "promote")],
+    [
+        ([], [], "tracking, scan, registry, governance"),
+        (["trackin"], [], "tracking, scan"),
+        (None, ["promot"], "promote"),
+    ],
 )
 def test_an_unknown_name_is_refused_with_the_known_ones(
     toolsets: list[str] | None, exclude: list[str], known: str

@@ -8,11 +8,25 @@ from typing import Annotated
 import typer
 
 from intelligentscan import __version__
-from intelligentscan.cli import comparison, doctor, environment, install, registry, scan, start
+from intelligentscan.cli import (
+    administration,
+    audit,
+    comparison,
+    database,
+    doctor,
+    environment,
+    history,
+    install,
+    listing,
+    registry,
+    scan,
+    start,
+)
 
 CONNECT = "Connect and try"
 SCAN = "Scan and compare"
 REGISTRY = "Register and promote"
+GOVERN = "Govern and audit"
 STORE = "The store"
 
 app = typer.Typer(
@@ -50,9 +64,24 @@ app.command("import-sarif", rich_help_panel=SCAN)(scan.import_sarif)
 app.command("compare", rich_help_panel=SCAN)(comparison.compare)
 app.command("register", rich_help_panel=REGISTRY)(registry.register)
 app.command("promote", rich_help_panel=REGISTRY)(registry.promote)
+app.add_typer(listing.model, name="model", rich_help_panel=REGISTRY, help="Registered models: show their versions.")
+app.command("history", rich_help_panel=GOVERN)(history.history)
+app.command("verify", rich_help_panel=GOVERN)(history.verify)
+app.add_typer(audit.audit, name="audit", rich_help_panel=GOVERN, help="The audit trail: log, verify, checkpoint.")
+app.add_typer(
+    audit.keys, name="keys", rich_help_panel=GOVERN, help="The keys that sign the trail: show, export, rotate."
+)
+app.command("adopt", rich_help_panel=GOVERN)(administration.adopt)
+app.command("unlock", rich_help_panel=GOVERN)(administration.unlock)
+app.command("reconcile", rich_help_panel=GOVERN)(administration.reconcile)
+app.add_typer(
+    administration.archive, name="archive", rich_help_panel=GOVERN, help="Sealed versions: hold, release, retain."
+)
+app.command("experiments", rich_help_panel=STORE)(listing.experiments)
 app.command("ui", rich_help_panel=STORE)(environment.ui)
 app.command("env", rich_help_panel=STORE)(environment.env)
 app.command("run", rich_help_panel=STORE, context_settings=_anything)(environment.run)
+app.add_typer(database.db, name="db", rich_help_panel=GOVERN, help="The guarded database: check, upgrade, init-roles.")
 
 
 def run() -> int:

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.text import Text
 
 from intelligentscan.cli.runner import on_services, reported
-from intelligentscan.cli.terminal import Json, answer, for_people, listed, plain_table, print_json
+from intelligentscan.cli.terminal import Json, answer, listed, plain_table, print_json
+from intelligentscan.cli.wording import for_people
 from intelligentscan.domain.comparison import ComparedMetric, RunComparison
 
 _LEAST_COLUMN = 16

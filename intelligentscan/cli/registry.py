@@ -1,13 +1,18 @@
 """`register` and `promote`: a run becomes a model version, and a version moves between stages."""
 
+import shlex
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from rich.console import Console
 from rich.text import Text
 
-from intelligentscan.cli.runner import on_services, reported
-from intelligentscan.cli.terminal import Json, answer, print_json, print_next
-from intelligentscan.domain.registry import PromotionDecision, RegisteredVersion
+from intelligentscan.cli.runner import EXIT_ERROR, on_services, reported
+from intelligentscan.cli.terminal import Json, answer, aside, facts_table, print_json, print_next
+from intelligentscan.cli.wording import for_people
+from intelligentscan.domain.errors import GatesFailed
+from intelligentscan.domain.registry import GateResult, PromotionDecision, RegisteredVersion
 
 _REFUSED = 1
 DryRun = Annotated[bool, typer.Option("--dry-run", metavar="", help="Only say what would happen.")]
@@ -21,10 +26,21 @@ def register(
     name: Annotated[str, typer.Option("--name", "-n", help="Name of the registered model.")],
     model_path: Annotated[str | None, typer.Option(help="Which of the run's models, by its name.")] = None,
     description: Annotated[str | None, typer.Option(help="Text for the version.")] = None,
+    product: Annotated[
+        str | None, typer.Option(help="AI product it belongs to; the experiment's if not given.")
+    ] = None,
+    use_case: Annotated[str | None, typer.Option(help="What it is for; kept in the audit trail.")] = None,
+    abandon_running: Annotated[
+        bool,
+        typer.Option("--abandon-running", metavar="", help="End other runs that nobody wrote to for 24 h."),
+    ] = False,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Register a run's model, or a scan's configuration."""
+    """Register a run's model, or a scan's configuration.
+
+    Seals the version and locks the run's experiment for everybody; work goes on in the next one.
+    """
     is_uri = run.startswith(("models:/", "runs:/"))
     version = on_services(
         lambda services: services.registry.register(
@@ -33,6 +49,9 @@ def register(
             model_uri=run if is_uri else None,
             model_path=model_path,
             description=description,
+            product=product,
+            use_case=use_case,
+            abandon_running=abandon_running,
             dry_run=dry_run,
         ),
         doing="Registering",
@@ -53,10 +72,16 @@ def promote(
     json: Json = False,
 ) -> None:
     """Move a version to Staging, Production or Archived."""
-    decision = on_services(
-        lambda services: services.registry.promote(name, version, to, reason=reason, dry_run=dry_run),
-        doing="Promoting",
-    )
+    try:
+        decision = on_services(
+            lambda services: services.registry.promote(name, version, to, reason=reason, dry_run=dry_run),
+            doing="Promoting",
+        )
+    except GatesFailed as refusal:
+        if json:
+            raise
+        _print_refusal(refusal)
+        raise typer.Exit(EXIT_ERROR) from refusal
     if json:
         print_json(decision)
     else:
@@ -67,20 +92,27 @@ def promote(
 
 def _print_version(version: RegisteredVersion) -> None:
     console = answer()
-    if version.status == "would_register":
-        console.print(Text(f"would register {version.name} version {version.version}", style="bold"))
+    what, planned = f"{version.name} version {version.version}", version.status == "would_register"
+    if planned:
+        console.print(Text(f"would register {what}", style="bold"))
     else:
         done = "registered" if version.created else "was registered before:"
-        console.print(Text(f"✓ {done} {version.name} version {version.version}", style="bold green"))
-    console.print(Text(f"  model {version.model} of run {version.source_run_id}"), soft_wrap=True)
+        console.print(Text(f"✓ {done} {what}", style="bold green"))
+    facts = [("model", f"{version.model} of run {version.source_run_id}")]
+    if version.product:
+        facts.append(("product", version.product))
     if version.manifest_digest:
-        console.print(Text(f"  sha256 {version.manifest_digest}", style="dim"), soft_wrap=True)
+        facts.append(("sha256", version.manifest_digest))
+    if version.seal_event is not None:
+        facts.append(("sealed", f"event {version.seal_event} of the audit trail"))
     if version.next_experiment:
-        console.print(f"  the experiment is locked now; go on in {version.next_experiment}", soft_wrap=True)
-    for note in version.notes:
-        console.print(f"  {note}", soft_wrap=True)
-    if version.status == "registered":
-        print_next(f"intelligentscan promote {version.name} {version.version} --to Staging")
+        state = "is locked for everybody" if version.experiment_locked else "would be locked for everybody"
+        facts.append(("experiment", f"{state}; go on in {version.next_experiment}"))
+    facts.append(("enforcement", version.enforcement))
+    facts += [("note", for_people(note)) for note in version.notes]
+    console.print(facts_table(facts))
+    if not planned and version.created:
+        print_next(f"intelligentscan promote {shlex.quote(version.name)} {version.version} --to Staging")
 
 
 def _print_decision(decision: PromotionDecision) -> None:
@@ -99,12 +131,23 @@ def _print_decision(decision: PromotionDecision) -> None:
             console.print(
                 Text(f"… {what} waits for its {decision.status.removeprefix('pending_')}", style="bold yellow")
             )
-    for gate in decision.gates:
-        mark, style = {"pass": ("✓", "green"), "fail": ("✗", "red")}.get(gate.outcome, ("·", "dim"))
-        console.print(Text(f"  {mark} {gate.gate}: {gate.detail}", style=style), soft_wrap=True)
-    if decision.aliases:
-        console.print(f"  aliases: {', '.join(decision.aliases)}", soft_wrap=True)
+    _print_gates(console, decision.gates)
+    facts = [("aliases", ", ".join(decision.aliases))] if decision.aliases else []
     if decision.previous_version is not None:
-        console.print(f"  replaces version {decision.previous_version}", soft_wrap=True)
-    for note in decision.notes:
-        console.print(f"  {note}", soft_wrap=True)
+        facts.append(("replaces", f"version {decision.previous_version}"))
+    facts += [("enforcement", decision.enforcement), ("four eyes", "yes" if decision.four_eyes else "no")]
+    facts += [("note", for_people(note)) for note in decision.notes]
+    console.print(facts_table(facts))
+
+
+def _print_refusal(refusal: GatesFailed) -> None:
+    console = aside()
+    console.print(Text(f"✗ {refusal.message}", style="bold red"), soft_wrap=True)
+    gates = refusal.details.get("gates")
+    _print_gates(console, [GateResult.model_validate(gate) for gate in gates] if isinstance(gates, list) else [])
+
+
+def _print_gates(console: Console, gates: Sequence[GateResult]) -> None:
+    for gate in gates:
+        mark, style = {"pass": ("✓", "green"), "fail": ("✗", "red")}.get(gate.outcome, ("·", "dim"))
+        console.print(Text(f"  {mark} {gate.gate}: {for_people(gate.detail)}", style=style), soft_wrap=True)

@@ -75,22 +75,21 @@ def reported(command: Callable[P, T]) -> Callable[P, T]:
         except Exception as exc:
             if _debugging():
                 traceback.print_exc()
-            print_error(_told(exc, command.__name__), as_json=as_json)
+            print_error(_told(exc), as_json=as_json)
             raise typer.Exit(EXIT_ERROR) from exc
 
     return run
 
 
-def _told(exc: Exception, command: str) -> IntelligentScanError:
+def _told(exc: Exception) -> IntelligentScanError:
     """Return the domain error that an exception is or, as the only one of a group, holds; otherwise a bug's."""
     found: BaseException = exc
     while isinstance(found, BaseExceptionGroup) and len(found.exceptions) == 1:
         found = found.exceptions[0]
     if isinstance(found, IntelligentScanError):
         return found
-    name = command.replace("_", "-")
     return CommandCrashed(
-        f"'intelligentscan {name}' failed unexpectedly ({type(found).__name__}); this is a bug.",
+        f"The command failed unexpectedly ({type(found).__name__}); this is a bug.",
         next=f"run it again with {DEBUG_SETTING}=1 for the trace, and report that.",
     )
 

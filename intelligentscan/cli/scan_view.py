@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from intelligentscan.cli.terminal import SEVERITY_STYLE, answer, plain_table
+from intelligentscan.cli.terminal import SEVERITY_STYLE, answer, facts_table, plain_table
 from intelligentscan.domain.scan import FindingRow, ScanRun, TopFinding
 from intelligentscan.domain.severity import SEVERITIES
 
@@ -25,13 +25,7 @@ def print_scan(run: ScanRun, *, title: str | None = None) -> None:
         if (more := run.vulnerabilities_found - len(run.top_findings)) > 0:
             console.print(f"and {more} more", style="dim")
     console.print()
-    facts = plain_table()
-    facts.show_header = False
-    facts.add_column(style="dim", no_wrap=True)
-    facts.add_column(overflow="fold")
-    for name, fact in _facts(run):
-        facts.add_row(name, fact)
-    console.print(facts)
+    console.print(facts_table(_facts(run)))
 
 
 def print_findings(console: Console, findings: Sequence[TopFinding | FindingRow]) -> None:

@@ -3,10 +3,10 @@
 Text from runs and scanned code is shown as it is: markup and emoji codes in it are switched off.
 """
 
+import itertools
 import json
-import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from intelligentscan.cli.wording import for_people
 from intelligentscan.domain.errors import IntelligentScanError
+from intelligentscan.domain.integrity import Problem
 from intelligentscan.domain.noun import Noun
 from intelligentscan.domain.severity import Severity
 
@@ -28,35 +30,7 @@ SEVERITY_STYLE: dict[Severity, str] = {
     "info": "dim",
 }
 _PIPE_WIDTH = 140
-_COMMAND_OF_TOOL = {
-    "scan_vulnerabilities": "'intelligentscan scan'",
-    "log_scan_run": "'intelligentscan import-sarif'",
-    "compare_runs": "'intelligentscan compare'",
-    "register_model": "'intelligentscan register'",
-    "create_experiment": "'intelligentscan scan --experiment'",
-    "log_run": "'intelligentscan run -- CMD'",
-}
-_OPTION_OF_ARGUMENT = {
-    "repo_path": "PATH",
-    "sarif_path": "FILE",
-    "run_ids": "RUN...",
-    "run_id": "RUN",
-    "model_uri": "RUN",
-    "model_path": "--model-path",
-    "top_k": "--top-k",
-    "order_by": "--order-by",
-    "with reason": "with --reason",
-    "with to=": "with --to ",
-    "in metrics": "with --metrics",
-    "response_format='detailed'": "--json",
-}
-_BROWSING = ("list_findings", "search_experiments", "search_runs", "get_run", "get_model")
-_WORDS = _COMMAND_OF_TOOL | _OPTION_OF_ARGUMENT
-_WORD = re.compile(
-    rf"(?P<browsing>\b(?:{'|'.join(_BROWSING)})\b(?: (?:with )?\w+=(?:'[^']*'|\S+))*)"
-    rf"|(?<!\w)(?P<word>{'|'.join(map(re.escape, _WORDS))})(?![a-z_=]| run_id=)"
-    r"|'[^']*'"  # what is quoted is somebody's name
-)
+_SHOWN_ALIKE = 8
 
 
 def answer() -> Console:
@@ -104,23 +78,47 @@ def print_warning(text: str) -> None:
     aside().print(Text(f"! {for_people(text)}", style="bold yellow"), soft_wrap=True)
 
 
-def for_people(text: str) -> str:
-    """Return a message with the names of agent tools and their arguments replaced by our commands and options."""
-    return _WORD.sub(_for_people, text)
-
-
-def _for_people(match: re.Match[str]) -> str:
-    if match["browsing"]:
-        return "'intelligentscan ui'"
-    return _WORDS[match[0]] if match["word"] else match[0]
-
-
 def plain_table(*columns: str, title: str | None = None) -> Table:
     """Return a table without borders, its columns as wide as their content."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for column in columns:
         table.add_column(column, header_style="dim", overflow="fold")
     return table
+
+
+def facts_table(facts: Iterable[tuple[str, str | Text]]) -> Table:
+    """Return names and what is known about each, without a heading."""
+    table = plain_table()
+    table.show_header = False
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, fact in facts:
+        table.add_row(name, fact)
+    return table
+
+
+def print_problems(console: Console, problems: Iterable[Problem]) -> None:
+    """Print what is not as it was recorded, and what to do: once for several in a row that need the same."""
+    for next_step, group in itertools.groupby(problems, key=lambda problem: problem.next):
+        alike = list(group)
+        for problem in alike[:_SHOWN_ALIKE]:
+            line = Text("  ").append(problem.code, style="bold red")
+            line.append(f"  {problem.where}: " if problem.where else "  ").append(for_people(problem.what))
+            console.print(line, soft_wrap=True)
+        if len(alike) > _SHOWN_ALIKE:
+            console.print(f"    and {len(alike) - _SHOWN_ALIKE} more like these", style="dim")
+        if next_step:
+            console.print(Text(f"    → {for_people(next_step)}", style="dim"), soft_wrap=True)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def clock(time: str) -> str:
+    """Return an RFC 3339 time as people read it."""
+    return time.replace("T", " ").removesuffix("Z")
 
 
 def listed(text: str) -> list[str] | None:

@@ -8,7 +8,7 @@ from intelligentscan.domain.registry import ALIAS_OF_STAGE, PREVIOUS, RESERVED_A
 from intelligentscan.domain.text import untrusted
 from intelligentscan.gates import BUILT_IN
 from intelligentscan.gates.interface import Evidence
-from intelligentscan.services.drift import drift_of
+from intelligentscan.services.drift import all_versions, drift_of
 from intelligentscan.services.locks import locks_of
 from intelligentscan.services.principal import person
 from intelligentscan.services.seals import QUARANTINED, VERIFIED, SealChecks
@@ -127,42 +127,58 @@ def _make(stores: Stores, move: Move, gates: list[GateResult]) -> StageMoved:
     governance = stores.governance
     if governance.joint:
         with governance.unit() as unit:
-            _record(stores, unit, move, gates, PROMOTED)
+            unit.hold_name(DEFAULT_WORKSPACE, move.name)
+            _record(unit, move, _outgoing(stores, move), gates)
             return stores.registry.move_stage(StageMove(move.name, move.version, move.stage))
     with governance.unit() as unit:
         unit.append(_act("promotion.intended", move, {}, gates))
+    outgoing = _outgoing(stores, move)
     moved = stores.registry.move_stage(StageMove(move.name, move.version, move.stage))
     with governance.unit() as unit:
-        _record(stores, unit, move, gates, PROMOTED)
+        _record(unit, move, outgoing, gates)
     return moved
 
 
-def _record(stores: Stores, unit: GovernedUnit, move: Move, gates: list[GateResult], action: str) -> None:
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """What leaves a stage when another version comes: the one that is replaced, and every one that is archived."""
+
+    replaced: int | None
+    archived: tuple[int, ...]
+
+
+def _outgoing(stores: Stores, move: Move) -> Outgoing:
+    """Return what will leave the stage; plain MLflow may have put several versions there."""
+    if move.stage not in ALIAS_OF_STAGE:
+        return Outgoing(None, ())
+    holder = stores.registry.in_stage(move.name, move.stage)
+    there = {v.version for v in all_versions(stores, move.name) if v.stage == move.stage}
+    leaving = (there | {holder} if holder is not None else there) - {move.version}
+    return Outgoing(holder if holder in leaving else None, tuple(sorted(leaving)))
+
+
+def _record(unit: GovernedUnit, move: Move, outgoing: Outgoing, gates: list[GateResult]) -> None:
     """Write where every version and alias of the name is after the move."""
-    unit.hold_name(DEFAULT_WORKSPACE, move.name)
     seal = unit.read.seals(DEFAULT_WORKSPACE, move.name, move.version).get(move.version)
     evidence = {"manifest_digest": seal.manifest_digest, "sealed_by_event": seal.event} if seal else {}
-    unit.append(_act(action, move, rows_of_move(stores, unit, move), gates, **evidence))
+    unit.append(_act(PROMOTED, move, _rows(unit, move, outgoing), gates, **evidence))
 
 
-def rows_of_move(stores: Stores, unit: GovernedUnit, move: Move) -> dict[str, list[dict[str, Any]]]:
+def _rows(unit: GovernedUnit, move: Move, outgoing: Outgoing) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of the stage and alias record that a move makes."""
     key = {"workspace": DEFAULT_WORKSPACE, "name": move.name}
     aliases = unit.read.aliases(DEFAULT_WORKSPACE, move.name)
     own = ALIAS_OF_STAGE.get(move.stage)
-    holder = stores.registry.in_stage(move.name, move.stage)
-    replaced = holder if holder != move.version else None
     wanted = dict(aliases)
     for alias in RESERVED_ALIASES:
         if wanted.get(alias) == move.version:
             wanted[alias] = None
     if own is not None:
         wanted[own] = move.version
-    if move.stage == "Production" and replaced is not None:
-        wanted[PREVIOUS] = replaced
+    if move.stage == "Production" and outgoing.replaced is not None:
+        wanted[PREVIOUS] = outgoing.replaced
     stages = [{**key, "version": move.version, "stage": move.stage}]
-    if replaced is not None and own is not None:
-        stages.append({**key, "version": replaced, "stage": "Archived"})
+    stages += [{**key, "version": version, "stage": "Archived"} for version in outgoing.archived]
     changed = [{**key, "alias": a, "version": v} for a, v in wanted.items() if aliases.get(a) != v or a not in aliases]
     return {"stage": stages, "alias": changed}
 
@@ -184,4 +200,4 @@ def _act(
     )
 
 
-__all__ = ["PROMOTED", "QUARANTINED", "Move", "Promoter", "gates_failed", "rows_of_move"]
+__all__ = ["PROMOTED", "QUARANTINED", "Move", "Promoter", "gates_failed"]

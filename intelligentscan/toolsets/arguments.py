@@ -19,41 +19,29 @@ def one_of_one(value: Any) -> Any:
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
-def _values(kind: str | list[str]) -> dict[str, Any]:
-    """Publish a mapping with its value type; the services check each entry, and name the one that is wrong."""
-    return {"additionalProperties": {"type": kind}}
-
-
 Text = Annotated[str, Field(max_length=MAX_NAME)]
 Texts = Annotated[list[Text], BeforeValidator(_one_is_a_list), Field(max_length=100)]
 
 Limit = Annotated[int, Field(ge=1, le=100, description="Most rows.")]
-Cursor = Annotated[str | None, Field(max_length=4000, description="next_cursor of the previous answer.")]
+Cursor = Annotated[str | None, Field(max_length=4000, description="Previous next_cursor.")]
 ExperimentRef = Annotated[str, Field(min_length=1, max_length=MAX_NAME, description="Experiment name or id.")]
 ExperimentChoice = Annotated[str | None, Field(max_length=MAX_NAME, description="Experiment name or id, for 'latest'.")]
 RunRef = Annotated[str, Field(min_length=6, max_length=64, description="Run id, unique prefix or 'latest'.")]
 IdempotencyKey = Annotated[
     str | None,
-    Field(max_length=200, description="Your unique key; the same key again returns the same run."),
+    Field(max_length=200, description="Same key, same run: for safe retries."),
 ]
 Description = Annotated[str | None, Field(max_length=MAX_DESCRIPTION, description="Text for people.")]
-Params = Annotated[
-    dict[str, Any] | None,
-    Field(description="Settings by name.", json_schema_extra=_values(["string", "number", "boolean"])),
-]
-Metrics = Annotated[
-    dict[str, Any] | None,
-    Field(description="Finite numbers by name.", json_schema_extra=_values("number")),
-]
-Tags = Annotated[
-    dict[str, Any] | None,
-    Field(description="Labels by name.", json_schema_extra=_values(["string", "number", "boolean"])),
-]
+Params = Annotated[dict[str, Any] | None, Field(description="Settings by name.")]
+Metrics = Annotated[dict[str, Any] | None, Field(description="Finite numbers by name.")]
+Tags = Annotated[dict[str, Any] | None, Field(description="Labels by name.")]
 Path = Annotated[str, Field(min_length=1, max_length=MAX_PATH)]
 Baseline = Annotated[
     str | None,
     Field(min_length=6, max_length=64, description="Scan to compare with: run id or 'latest'."),
 ]
+Product = Annotated[str | None, Field(max_length=MAX_NAME, description="AI product it belongs to.")]
 ModelName = Annotated[str, Field(min_length=1, max_length=MAX_NAME, description="Registered model name.")]
+VersionChoice = Annotated[int | None, Field(ge=1, le=2**31 - 1, description="Only this version.")]
 DryRun = Annotated[bool, Field(description="Only say what would happen.")]
-Confirm = Annotated[str | None, Field(max_length=200, description="Id from a pending_confirmation answer.")]
+Confirm = Annotated[str | None, Field(max_length=200, description="Id of a plan to confirm.")]

@@ -36,13 +36,16 @@ if TYPE_CHECKING:
     from intelligentscan.app import Services
 
 INSTRUCTIONS = """\
-IntelligentScan tracks, scans, compares, registers and promotes in MLflow; everything is plain MLflow in its UI.
+IntelligentScan tracks, scans, compares, registers, promotes and audits in MLflow; everything is plain MLflow in its UI.
 Tools by step of a life cycle:
 1 group: create_experiment, search_experiments.
 2 record: log_run (training, evaluation); scan_vulnerabilities (scan code now); log_scan_run (import SARIF or findings).
 3 look: search_runs (find, sort, best), get_run (one in full), list_findings (vulnerabilities of one scan).
 4 decide: compare_runs (side by side, BEST marked, new and fixed findings).
-5 release: register_model (new version), get_model (versions and stages), promote (Staging, Production, Archived).
+5 release: register_model (new sealed version), get_model (versions, stages), promote (Staging, Production, Archived).
+6 prove: get_history (who did what, why, what was live when), verify_integrity (anything tampered with).
+Order: register_model locks the run's experiment for everybody, plain MLflow too; then promote the version.
+Go on working in the next_experiment that the answer names; EXPERIMENT_LOCKED names it too. Never look for a way around.
 Experiments go by name or id; runs by id, unique prefix or 'latest' with experiment. Lists take limit and cursor.
 Scanning logs a run by itself; do not log it again. Same idempotency_key, same run: use one when you may retry.
 An error is a fact and a next step; do the next step rather than repeating the call.

@@ -4,9 +4,20 @@ from typing import Annotated
 
 from pydantic import Field
 
+from intelligentscan.domain.names import MAX_DESCRIPTION
 from intelligentscan.domain.registry import ModelDetails, PromotionDecision, RegisteredVersion
 from intelligentscan.toolsets.answer import fitting
-from intelligentscan.toolsets.arguments import Confirm, Cursor, Description, DryRun, Limit, ModelName, Tags
+from intelligentscan.toolsets.arguments import (
+    Confirm,
+    Cursor,
+    Description,
+    DryRun,
+    Limit,
+    ModelName,
+    Product,
+    Tags,
+    VersionChoice,
+)
 from intelligentscan.toolsets.toolset import Toolset, tool
 
 
@@ -21,23 +32,24 @@ class Registry(Toolset):
         name: ModelName,
         run_id: Annotated[
             str | None,
-            Field(min_length=32, max_length=32, description="Full id of the finished run, or give model_uri."),
+            Field(min_length=32, max_length=32, description="Full id of a finished run."),
         ] = None,
-        model_uri: Annotated[
-            str | None, Field(max_length=2000, description="runs:/ or models:/ URI of a logged model.")
-        ] = None,
+        model_uri: Annotated[str | None, Field(max_length=2000, description="Instead: runs:/ or models:/ URI.")] = None,
         model_path: Annotated[
             str | None, Field(max_length=500, description="Which model, if the run has several.")
         ] = None,
         description: Description = None,
         tags: Tags = None,
+        product: Product = None,
+        use_case: Annotated[str | None, Field(max_length=MAX_DESCRIPTION, description="What it is for.")] = None,
+        abandon_running: Annotated[bool, Field(description="End runs idle for 24 h.")] = False,
         dry_run: DryRun = False,
         confirm: Confirm = None,
     ) -> RegisteredVersion:
-        """Register the model of a finished run: creates a new version in the model registry.
+        """Register the model of a finished run as a new, sealed version in the model registry.
 
-        For a scan run that is its scanning configuration. The same again returns the same version. To put it
-        into a stage use promote.
+        Locks the run's experiment for everybody; go on in next_experiment. A scan run gives its scanning
+        configuration and stays open. Repeating returns the same version. Then use promote.
         """
         return await self.services.registry.register(
             name,
@@ -46,6 +58,9 @@ class Registry(Toolset):
             model_path=model_path,
             description=description,
             tags=tags,
+            product=product,
+            use_case=use_case,
+            abandon_running=abandon_running,
             dry_run=dry_run,
             confirm=confirm,
         )
@@ -54,13 +69,13 @@ class Registry(Toolset):
     async def get_model(
         self,
         name: ModelName,
-        version: Annotated[int | None, Field(ge=1, le=2**31 - 1, description="Only this version.")] = None,
+        version: VersionChoice = None,
         limit: Limit = 20,
         cursor: Cursor = None,
     ) -> ModelDetails:
-        """Show a registered model: versions with stage, aliases, source run, reason and review.
+        """Show a registered model: versions with stage, aliases, source run, seal, reason and review.
 
-        Tells the version that is live in Staging or Production; to move one use promote. Changes nothing.
+        Tells the version that is live in Staging or Production now; to move one use promote. Changes nothing.
         """
         return await fitting(
             lambda rows: self.services.registry.get(name, version=version, limit=rows, cursor=cursor), limit
@@ -84,7 +99,7 @@ class Registry(Toolset):
     ) -> PromotionDecision:
         """Promote, deploy, roll back or archive a model version: move it to Staging, Production or Archived.
 
-        Moves the alias (challenger, champion) too; the version in Production before is archived as alias
-        previous. New versions come from register_model.
+        Refused unless every gate passes; dry_run shows them. Moves alias challenger or champion too; what was in
+        Production is archived as previous. New versions: register_model.
         """
         return await self.services.registry.promote(name, version, to, reason=reason, dry_run=dry_run, confirm=confirm)

@@ -131,8 +131,8 @@ class Scan(Toolset):
     ) -> FindingList:
         """List findings (vulnerabilities, issues) of one scan: rule, severity, file and line, worst first.
 
-        Filter by severity (critical, high), state (new, fixed, persisting), rule or path. For counts of
-        several scans use compare_runs. Changes nothing.
+        Filter by severity (critical), state (new, fixed), rule or path. For counts of several scans use
+        compare_runs. Changes nothing.
         """
         return await fitting(
             lambda rows: self.services.scans.findings(

@@ -1,10 +1,11 @@
 """The JSON schemas that tools publish: what pydantic generates, without what a reader does not need.
 
 Generated schemas are twice as long as they need be, and an agent pays for every character of them. Titles
-and definitions go; an argument that may be omitted is published with the type to give, not as a union with
-null; a result that may be null has "type": [T, "null"], and so have numbers, because JSON has no infinity;
-rows of a result are plain objects whose list says what they are (tools/catalogue has their full shape).
-Enums and bounds stay.
+and definitions go. An argument that may be omitted is published with the type to give, not as a union with
+null; its enums and bounds stay. A result is published with the type and the description of each field: one
+that may be null has "type": [T, "null"], and so have numbers, because JSON has no infinity; what is in its
+lists and maps, and which words its texts can be, an agent reads in the answer itself. tools/catalogue has
+the full shape of every result.
 """
 
 from typing import Any
@@ -36,7 +37,7 @@ def output_schema(noun: type[BaseModel]) -> JsonSchema:
     """Return the published schema of a result."""
     generated = noun.model_json_schema(mode="serialization")
     definitions = generated.get("$defs", {})
-    properties = {name: _plain(raw, definitions, nullable=True) for name, raw in generated["properties"].items()}
+    properties = {name: _field(raw, definitions) for name, raw in generated["properties"].items()}
     return {"type": "object", "properties": properties}
 
 
@@ -58,11 +59,20 @@ def _plain(raw: JsonSchema, definitions: JsonSchema, *, nullable: bool) -> JsonS
     for key in ("items", "additionalProperties"):
         if isinstance(inner := raw.get(key), dict):
             cleaned[key] = _plain(inner, definitions, nullable=nullable)
-    if nullable and cleaned.get("type") == "number":
-        cleaned["type"] = ["number", "null"]
     if cleaned.get("additionalProperties") is True:
         del cleaned["additionalProperties"]
-    return _described_once(cleaned)
+    return cleaned
+
+
+def _field(raw: JsonSchema, definitions: JsonSchema) -> JsonSchema:
+    """Return the schema of one field of a result."""
+    cleaned = _plain(raw, definitions, nullable=True)
+    inner = cleaned.get("items", {})
+    if "description" not in cleaned and "description" in inner:
+        cleaned["description"] = inner["description"]
+    if cleaned.get("type") == "number":
+        cleaned["type"] = ["number", "null"]
+    return {key: cleaned[key] for key in ("type", "description") if key in cleaned}
 
 
 def _row(target: JsonSchema) -> JsonSchema:
@@ -81,14 +91,4 @@ def _union(arms: list[JsonSchema], nullable: bool) -> JsonSchema:
     if nullable and len(others) < len(arms):
         types = merged["type"] if isinstance(merged["type"], list) else [merged["type"]]
         merged["type"] = [*types, "null"]
-        if "enum" in merged:
-            merged["enum"] = [*merged["enum"], None]
     return merged
-
-
-def _described_once(schema: JsonSchema) -> JsonSchema:
-    """Drop the field names of rows where their list has a description."""
-    items = schema.get("items")
-    if isinstance(items, dict) and items.get("type") == "object" and "description" in schema:
-        schema["items"] = {key: value for key, value in items.items() if key != "description"}
-    return schema

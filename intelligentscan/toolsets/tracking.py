@@ -19,6 +19,7 @@ from intelligentscan.toolsets.arguments import (
     Metrics,
     Params,
     Path,
+    Product,
     RunRef,
     Tags,
     Texts,
@@ -26,7 +27,6 @@ from intelligentscan.toolsets.arguments import (
 )
 from intelligentscan.toolsets.toolset import Toolset, tool
 
-Product = Annotated[str | None, Field(max_length=MAX_NAME, description="AI product it belongs to.")]
 RunName = Annotated[str | None, Field(max_length=MAX_NAME, description="Name for people.")]
 EndStatus = Literal["FINISHED", "RUNNING", "FAILED", "KILLED"]
 
@@ -46,8 +46,8 @@ class Tracking(Toolset):
     ) -> Experiment:
         """Create an experiment: a new named group (project) to track and log runs in.
 
-        A name that exists is returned as it is (created: false). To find existing ones use
-        search_experiments.
+        A name that exists is returned as it is; if it is locked, go on in next_experiment. To find existing ones
+        use search_experiments.
         """
         return await self.services.experiments.create(name, description=description, tags=tags, product=product)
 
@@ -80,10 +80,7 @@ class Tracking(Toolset):
         metrics: Metrics = None,
         metric_history: Annotated[
             dict[str, Any] | None,
-            Field(
-                description="Curves by metric name: [{value, step, time_ms?}].",
-                json_schema_extra={"additionalProperties": {"type": "array", "items": {"type": "object"}}},
-            ),
+            Field(description="Curves by metric name: [{value, step, time_ms?}]."),
         ] = None,
         tags: Tags = None,
         artifacts: Annotated[
@@ -98,8 +95,8 @@ class Tracking(Toolset):
     ) -> LoggedRun:
         """Log a run: record params, metrics, curves, tags and artifact files of a training or evaluation.
 
-        Finishes it unless status is RUNNING; with run_id it adds to that run or ends it. Logged params cannot
-        change. For vulnerability results use log_scan_run.
+        Finishes it unless status is RUNNING; with run_id it adds to that run or ends it. For vulnerability
+        results use log_scan_run.
         """
         return await self.services.runs.log(
             experiment,
@@ -189,8 +186,8 @@ class Tracking(Toolset):
     ) -> RunComparison:
         """Compare 2 to 100 runs, models or scans side by side: differences, and the BEST marked.
 
-        Shows differing params, metrics with the better run, new and fixed findings. Give run_ids, or
-        experiment with top_k for its newest or best. For one run use get_run. Changes nothing.
+        Shows params, metrics, new and fixed findings. Give run_ids, or experiment with top_k for its newest or
+        best. For one run use get_run. Changes nothing.
         """
         return await self.services.comparisons.compare(
             run_ids=run_ids,

@@ -60,7 +60,7 @@ def drop(connection: Connection) -> None:
         _run(connection, f"DROP TABLE IF EXISTS {table}")
 
 
-def announce_lock(connection: Connection, experiment_id: int) -> None:  # noqa: ARG001  what is said is said of all
+def announce_lock(connection: Connection, experiment_id: int) -> None:
     """Let refusals name a newly locked experiment, and the next one; the lock's row is written already.
 
     The lock holds without it, but only a general line would be said on SQLite, and the inventory would differ.
@@ -68,7 +68,7 @@ def announce_lock(connection: Connection, experiment_id: int) -> None:  # noqa: 
     _name_locks(connection)
 
 
-def retract_lock(connection: Connection, experiment_id: int) -> None:  # noqa: ARG001
+def retract_lock(connection: Connection, experiment_id: int) -> None:
     """Take an experiment out of the refusals; the row that unlocks it is written already."""
     _name_locks(connection)
 
