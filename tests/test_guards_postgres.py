@@ -441,6 +441,7 @@ def test_the_inventory_of_a_guarded_database_is_in_order_for_everybody(shared: S
         ("ALTER TABLE jobs ADD COLUMN run_id TEXT", "unmapped", "column jobs.run_id"),
         ("CREATE TABLE extra (id INTEGER, experiment_id INTEGER)", "unmapped", "column extra.experiment_id"),
         ("CREATE TABLE extra (r VARCHAR REFERENCES runs (run_uuid))", "unmapped", "column extra.r"),
+        ("DROP TABLE gov.seal", "missing", "table gov.seal"),
         ("DROP TABLE latest_metrics", "missing", "table latest_metrics"),
     ],
 )  # fmt: skip

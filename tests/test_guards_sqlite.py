@@ -425,6 +425,7 @@ def test_the_inventory_of_a_guarded_store_is_in_order(store: Store) -> None:
         ("DROP TRIGGER gov_guard_runs_update", "missing", "trigger gov_guard_runs_update"),
         ("DROP TRIGGER gov_say_names", "missing", "trigger gov_say_names"),
         ("DROP TABLE gov_denied", "missing", "table gov_denied"),
+        ("DROP TABLE gov_seal", "missing", "table gov_seal"),
         ("ALTER TABLE metrics RENAME COLUMN value TO amount", "unmapped", "column metrics.amount"),
         ("ALTER TABLE params RENAME TO parameters", "missing", "table params"),
         ("CREATE TRIGGER mine AFTER INSERT ON runs BEGIN DELETE FROM tags; END", "foreign", "trigger mine on runs"),

@@ -12,7 +12,7 @@ import anyio
 import pytest
 import rfc8785
 import sqlalchemy
-from conftest import Look, Trained, look_at
+from conftest import Look, Trained, copy_store, look_at, plain_mlflow
 
 from intelligentscan.app import Services, build
 from intelligentscan.domain.errors import (
@@ -357,3 +357,25 @@ async def test_files_that_change_while_they_are_copied_are_not_registered(
     assert caught.value.next
     assert look().beside_trail == before.beside_trail
     assert (await services.registry.register("fm", run_id=trained.with_model)).version == 1
+
+
+@pytest.mark.parametrize("odd", ["100% #1?a=b", "sp ace ünï'中 &;@+:"])
+async def test_a_model_in_a_home_with_any_characters_is_registered_and_loaded_by_plain_mlflow(
+    tmp_path: Path, template: Path, odd: str
+) -> None:
+    import mlflow
+    from sklearn.dummy import DummyClassifier
+
+    settings = Settings(home=copy_store(template, tmp_path / odd))
+    services = build(settings)
+    experiment = await services.experiments.create("exp")
+    with plain_mlflow(settings.store_uri):
+        with mlflow.start_run(experiment_id=str(experiment)) as run:
+            model = DummyClassifier(strategy="constant", constant=7).fit([[0.0]], [7])
+            mlflow.sklearn.log_model(model, name="model", pip_requirements=["scikit-learn"])
+        made = await services.registry.register("fm", run_id=run.info.run_id)
+        await services.registry.promote("fm", made.version, "Production", reason="r")
+        for uri in ("models:/fm/1", "models:/fm/Production", "models:/fm@champion"):
+            assert mlflow.sklearn.load_model(uri).predict([[0.0]]).tolist() == [7]
+    assert (await services.integrity.verify()).problems == []
+    assert {path.name for path in tmp_path.iterdir()} == {odd}

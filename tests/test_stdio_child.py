@@ -11,6 +11,10 @@ import pytest
 from fastmcp.client.transports import StdioTransport
 from mcp_client import COMMAND, MODES, RawChild, answered, child_client, child_env, raw_child, refused
 
+from intelligentscan.toolsets import BUILT_IN
+from intelligentscan.toolsets.selection import select
+
+OFFERED = {name for toolset in BUILT_IN.values() for name in select(None, (), False).offers(toolset)}
 SLOW_MLFLOW = """
 import importlib, os, sys, time
 while not os.path.exists(os.environ["MLFLOW_MAY_LOAD"]):

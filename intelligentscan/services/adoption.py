@@ -18,7 +18,7 @@ from intelligentscan.services.registration import legacy_rows
 from intelligentscan.services.seals import REBASED, SealChecks
 from intelligentscan.stores.access import StoreAccess
 from intelligentscan.stores.governance.records import DEFAULT_WORKSPACE, Act, LockRecord, Subject
-from intelligentscan.stores.governance.store import event_count
+from intelligentscan.stores.governance.store import event_count, guards_broken
 from intelligentscan.stores.interface import Stores
 
 _MAX_REPORTED = 50
@@ -98,6 +98,8 @@ def _adopt(stores: Stores, name: str | None) -> Adoption:
         repaired = [*report.missing, *report.changed, *report.foreign]
         governance.install_now()
         if not (left := governance.guard_report()).ok:
+            if not left.unmapped:
+                raise guards_broken(left)
             raise Refused(
                 "The guards cannot cover this database: it has tables or columns of an unknown release of MLflow.",
                 next="use the release of MLflow that this version is made for, or 'intelligentscan db upgrade'.",

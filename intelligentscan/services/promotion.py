@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from intelligentscan.domain.errors import GatesFailed, NotGoverned
+from intelligentscan.domain.integrity import Problem
 from intelligentscan.domain.registry import ALIAS_OF_STAGE, PREVIOUS, RESERVED_ALIASES, GateResult, Stage
 from intelligentscan.domain.text import untrusted
 from intelligentscan.gates import BUILT_IN
@@ -39,8 +40,13 @@ class Promoter:
         self._trail = trail
         self._checks = checks
 
-    async def weigh(self, move: Move, before: VersionRecord) -> list[GateResult]:
+    async def weigh(self, move: Move, before: VersionRecord, *, record: bool) -> list[GateResult]:
         """Return the outcome of every gate for a move; a demotion to Archived asks none.
+
+        Args:
+            move: the move.
+            before: the version as the registry has it.
+            record: put damage into the trail, which keeps the version in quarantine; a dry run writes nothing.
 
         Raises:
             NotGoverned: the model was registered by plain MLflow and never adopted.
@@ -48,7 +54,7 @@ class Promoter:
         await self._store.read(lambda s: _governed(s, move.name))
         if move.stage == "Archived":
             return []
-        evidence = await self._evidence(move, before)
+        evidence = await self._evidence(move, before, record)
         return [gate.check(evidence) for gate in BUILT_IN]
 
     async def move(self, move: Move, gates: list[GateResult]) -> StageMoved:
@@ -62,7 +68,7 @@ class Promoter:
             raise gates_failed(move, gates, failed)
         return await self._store.write(lambda s: _make(s, move, gates))
 
-    async def _evidence(self, move: Move, before: VersionRecord) -> Evidence:
+    async def _evidence(self, move: Move, before: VersionRecord, record: bool) -> Evidence:
         def facts(stores: Stores) -> tuple[SealRecord | None, bool, list[str]]:
             with stores.governance.reading() as read:
                 seal = read.seals(DEFAULT_WORKSPACE, move.name, move.version).get(move.version)
@@ -70,11 +76,13 @@ class Promoter:
             return seal, legacy, [p.what for p in drift_of(stores, move.name)]
 
         seal, legacy, drift = await self._store.read(facts)
+        damaged: list[Problem] = []
         if seal is not None:
-            await self._checks.ensure_verified(seal)
             damaged = await self._checks.bytes_of(seal)
-            if damaged:
+            if record and damaged:
                 await self._checks.quarantine(seal, damaged)
+            elif record:
+                await self._checks.ensure_verified(seal)
             drift += [p.what for p in await self._checks.rows_of(seal, before)]
             lock = await self._store.read(lambda s, e=seal.experiment_id: locks_of(s, [e]).get(e))  # type: ignore[misc]
             if lock is not None:
@@ -87,8 +95,8 @@ class Promoter:
             stage=move.stage,
             sealed=seal is not None,
             legacy=legacy,
-            verified=verified,
-            quarantined=quarantined,
+            verified=verified or (seal is not None and not damaged),
+            quarantined=quarantined or bool(damaged),
             drift=tuple(drift),
         )
 

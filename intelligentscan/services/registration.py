@@ -36,6 +36,7 @@ from intelligentscan.services.drift import all_versions, refuse_forged
 from intelligentscan.services.lineage import Lineage, lineage_of
 from intelligentscan.services.locks import locks_of
 from intelligentscan.services.seals import SealChecks, api_document, manifest_statement
+from intelligentscan.settings import artifact_uri
 from intelligentscan.stores.access import StoreAccess
 from intelligentscan.stores.archive import Archive
 from intelligentscan.stores.archive_manifest import Manifest
@@ -213,7 +214,7 @@ class Registrar:
             view = self._archive.view(
                 wanted.view_id(manifest.digest, version), manifest, model_meta(wanted.name, version), sealed=False
             )
-            location = str(view)
+            location = artifact_uri(view)
             ticket_id = self._open_ticket(unit, wanted, manifest, version, location)
             self._govern_name(stores, unit, wanted, version)
             stores.registry.create_sealed(_draft(wanted, location))
@@ -244,7 +245,7 @@ class Registrar:
             self._govern_name(stores, unit, wanted, record.version)
             rows_digest = self._archive.put_document(api_document(stores, wanted.run.run_id, record))
             lock = self._lock(stores, unit, wanted, experiment, files)
-            seal = self._seal(unit, wanted, manifest, lineage, record.version, str(view), rows_digest, None)
+            seal = self._seal(unit, wanted, manifest, lineage, record.version, artifact_uri(view), rows_digest, None)
             return Registered(seal, lock, created=True, verified=False)
 
     def _made_before(self, unit: GovernedUnit, wanted: Wanted, manifest: Manifest) -> Registered | None:

@@ -241,7 +241,7 @@ class RegistryService:
         there = before.stage == stage and (alias is None or model.aliases.get(alias) == version)
         previous = holder if holder != version else None
         move = Move(wanted, version, stage, because)
-        gates = await self._promoter.weigh(move, before)
+        gates = await self._promoter.weigh(move, before, record=not dry_run)
         enforcement = await self._store.read(claim)
         if dry_run:
             refused = any(g.outcome == "fail" for g in gates)

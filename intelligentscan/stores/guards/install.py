@@ -22,6 +22,10 @@ JOIN pg_catalog.pg_class AS c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace 
 JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid JOIN pg_catalog.pg_namespace AS f ON f.oid = p.pronamespace
 WHERE f.nspname = '{SCHEMA}' AND left(p.proname, 6) = 'guard_'
 """
+_OWNER = f"""
+SELECT pg_get_userbyid(c.relowner) FROM pg_catalog.pg_class AS c
+WHERE c.oid = to_regclass('{SCHEMA}.event') AND pg_get_userbyid(c.relowner) <> current_user
+"""
 _OUR_FUNCTIONS = f"""
 SELECT p.oid::regprocedure::text FROM pg_catalog.pg_proc AS p
 JOIN pg_catalog.pg_namespace AS f ON f.oid = p.pronamespace
@@ -35,6 +39,7 @@ def install(connection: Connection) -> None:
     if schema.dialect == "postgresql":
         for statement in postgres.statements(schema):
             _run(connection, statement)
+        _hand_over(connection)
         return
     for statement in sqlite.OWN_TABLES.values():
         _run(connection, statement)
@@ -43,6 +48,14 @@ def install(connection: Connection) -> None:
     for statement in sqlite.guards(schema).values():
         _run(connection, statement)
     _name_locks(connection)
+
+
+def _hand_over(connection: Connection) -> None:
+    """Give the functions to who owns the governance tables, where an administrator with more rights made them."""
+    owner = connection.exec_driver_sql(_OWNER).scalar()
+    if owner is not None:
+        for (signature,) in connection.exec_driver_sql(_OUR_FUNCTIONS).all():
+            _run(connection, f"ALTER FUNCTION {signature} OWNER TO {quoted(owner)}")
 
 
 def drop(connection: Connection) -> None:

@@ -68,6 +68,7 @@ class _Found:
     def report(self, schema: Schema) -> GuardReport:
         if schema.columns:  # a governance database of its own has none of MLflow's tables
             self.missing += [f"table {name}" for name in CORE if name not in schema.tables]
+        self.missing += [f"table {schema.of_governance(name)}" for name in EVERY if name not in schema.governance]
         kinds = (self.missing, self.changed, self.foreign, unmapped(schema))
         return GuardReport(*(tuple(sorted(set(kind))) for kind in kinds))
 

@@ -125,7 +125,7 @@ def guards(schema: Schema) -> Guards:
         triggers.append(Trigger(SCHEMA, table, "gov_guard_truncate", ("TRUNCATE",), "guard_append_only"))
     for table, function in {"event": "guard_trail", "experiment_unlock": "guard_unlock"}.items():
         if table in schema.governance:
-            triggers.append(Trigger(SCHEMA, table, "gov_guard_insert", ("INSERT",), function))
+            triggers.append(Trigger(SCHEMA, table, f"gov_{function}", ("INSERT",), function))
     return Guards(tuple(functions), tuple(triggers))
 
 
