@@ -1,15 +1,17 @@
 """How strong a claim is, who may do what, and what of the refused is recorded: with PostgreSQL's roles really split."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 import pytest
 from conftest import plain_mlflow
+from mlflow import MlflowClient
 from postgres_server import Postgres
 
 from intelligentscan.app import Services, build
-from intelligentscan.domain.errors import InvalidArgument, Refused, StillRunning, StoreError
+from intelligentscan.domain.errors import GatesFailed, InvalidArgument, Refused, StillRunning, StoreError
 from intelligentscan.services.denials import DENIED, MAX_PER_MINUTE
 from intelligentscan.settings import Settings
 
@@ -81,6 +83,51 @@ async def test_the_app_role_reads_the_record_but_cannot_register_or_promote(spli
     service = split.as_role("npta")
     assert (await service.registry.promote("fm", 1, "Production", reason="it is good")).stage == "Production"
     assert (await service.integrity.verify()).ok
+
+
+async def test_an_archive_out_of_reach_is_no_damage_and_puts_nothing_into_quarantine(
+    split: Split, tmp_path: Path
+) -> None:
+    service = split.as_role("npta")
+    await service.registry.register("fm", run_id=split.run_id)
+    other = tmp_path / "another-account"
+    (other / "keys").parent.mkdir()
+    shutil.copytree(split.home / "keys", other / "keys")
+    seen = await split.as_role("app", other).integrity.verify()
+    assert seen.ok, seen.problems  # this account may read the archive that lies elsewhere
+    (split.home / "archive").rename(split.home / "hidden")
+    report = await split.as_role("npta", other).integrity.verify()
+    assert {p.code for p in report.problems} == {"UNCHECKED"}
+    assert all("INTELLIGENTSCAN_ARCHIVE" in str(p.next) for p in report.problems)
+    with pytest.raises(GatesFailed, match="gates failed"):
+        await split.as_role("npta", other).registry.promote("fm", 1, "Production", reason="unseen")
+    (split.home / "hidden").rename(split.home / "archive")
+    decision = await split.as_role("npta", other).registry.promote("fm", 1, "Production", reason="seen")
+    assert decision.stage == "Production"
+
+
+async def test_no_path_of_a_home_is_in_the_signed_trail(settings: Settings, services: Services) -> None:
+    run_id = await anyio.to_thread.run_sync(train, settings.store_uri, settings.home)
+    await services.registry.register("fm", run_id=run_id)
+    await services.registry.promote("fm", 1, "Production", reason="good")
+    trail = settings.home / "trail.jsonl"
+    assert await services.trail.export(trail) > 5
+    assert str(settings.home) not in trail.read_text()
+
+
+async def test_an_alias_that_looks_reserved_and_was_there_before_blocks_until_it_is_deleted(
+    settings: Settings, services: Services, client: MlflowClient
+) -> None:
+    run_id = await anyio.to_thread.run_sync(train, settings.store_uri, settings.home)
+    client.create_registered_model("fm")
+    client.create_model_version("fm", "/somewhere", run_id)
+    client.set_registered_model_alias("fm", "Prod", "1")
+    made = await services.registry.register("fm", run_id=run_id)
+    with pytest.raises(GatesFailed, match="gates failed") as refused:
+        await services.registry.promote("fm", made.version, "Production", reason="good")
+    assert "Prod" in refused.value.next
+    client.delete_registered_model_alias("fm", "Prod")
+    assert (await services.registry.promote("fm", made.version, "Production", reason="good")).stage == "Production"
 
 
 async def test_roles_are_shown_before_they_are_made_and_made_again_without_harm(

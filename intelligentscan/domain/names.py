@@ -46,6 +46,10 @@ def run_name(name: str) -> str:
 def model_name(name: str) -> str:
     """Return the name of a registered model, checked; MLflow takes neither '/', ':' nor '%' in it."""
     checked = _name(name, "registered model", "name")
+    if checked in (".", ".."):
+        raise InvalidName(
+            f"'{checked}' cannot be the name of a registered model.", next="call again with name made of letters."
+        )
     if bad := _MODEL_NAME_FORBIDDEN & set(checked):
         raise InvalidName(
             f"A registered model's name cannot contain {' '.join(sorted(bad))}.",
@@ -195,6 +199,7 @@ def _value(value: object, what: str, most: int) -> str:
 
 def next_experiment_name(name: str) -> str:
     """Return the name that follows: a trailing `-vN` is counted up, otherwise `-v2` is appended."""
+    name = visible(name)  # plain MLflow takes control characters, which nobody could type or see in the next name
     numbered = _NUMBERED.fullmatch(name)
     following = f"{numbered[1]}-v{int(numbered[2]) + 1}" if numbered else f"{name}-v2"
     if len(following) <= MAX_NAME:

@@ -61,11 +61,16 @@ class NotDrifted:
         """Fail while anything was changed behind our back."""
         if not evidence.drift:
             return GateResult(gate=self.name, outcome="pass", detail="everything matches the record", origin=_MEASURED)
-        more = f" and {len(evidence.drift) - 3} more" if len(evidence.drift) > 3 else ""
+        return self.failed(evidence.name, evidence.drift)
+
+    @classmethod
+    def failed(cls, name: str, drift: tuple[str, ...]) -> GateResult:
+        """Return the outcome for what does not match."""
+        more = f" and {len(drift) - 3} more" if len(drift) > 3 else ""
         return GateResult(
-            gate=self.name,
+            gate=cls.name,
             outcome="fail",
-            detail=f"{'; '.join(evidence.drift[:3])}{more}; look with verify_integrity name='{evidence.name}', then an "
-            f"administrator runs 'intelligentscan reconcile {evidence.name}'",
+            detail=f"{'; '.join(drift[:3])}{more}; look with verify_integrity name='{name}', then an "
+            f"administrator runs 'intelligentscan reconcile {name}'",
             origin=_MEASURED,
         )

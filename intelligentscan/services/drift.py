@@ -2,13 +2,14 @@
 
 from intelligentscan.domain.errors import TrailBroken
 from intelligentscan.domain.integrity import Problem
-from intelligentscan.domain.registry import ALIAS_OF_STAGE, PREVIOUS
+from intelligentscan.domain.registry import ALIAS_OF_STAGE, PREVIOUS, RESERVED_ALIASES
 from intelligentscan.domain.text import untrusted
 from intelligentscan.stores.governance import report
 from intelligentscan.stores.governance.reads import GovernanceReads
 from intelligentscan.stores.governance.records import DEFAULT_WORKSPACE, Subject
 from intelligentscan.stores.governance.store import event_count
 from intelligentscan.stores.governance.subject_check import verify_subject
+from intelligentscan.stores.guards.rules import looks_reserved
 from intelligentscan.stores.interface import Stores, VersionRecord
 
 _CHAMPION = ALIAS_OF_STAGE["Production"]
@@ -46,6 +47,11 @@ def _compared(stores: Stores, name: str) -> list[Problem]:
     if model is None:
         return [*problems, Problem(code="ROWS", what="the registered model is gone from the registry", where=name)]
     there = {v.version: v for v in all_versions(stores, name)}
+    for alias in sorted(model.aliases):
+        if looks_reserved(alias) and alias not in RESERVED_ALIASES:
+            what = f"alias {untrusted(alias, 60)} looks like a reserved one and was there before the model was governed"
+            delete = f"delete it: MlflowClient().delete_registered_model_alias('{shown}', '{untrusted(alias, 60)}')."
+            problems.append(Problem(code="ALIAS", what=what, where=name, next=delete))
     for alias in (_CHAMPION, PREVIOUS):
         recorded, actual = aliases.get(alias), model.aliases.get(alias)
         if recorded != actual:
@@ -65,7 +71,7 @@ def _compared(stores: Stores, name: str) -> list[Problem]:
     problems += [Problem(code="ROWS", what=f"version {v} is gone from the registry", where=name) for v in gone]
     if stores.governance.joint:
         for version in sorted(sealed.keys() & there.keys()):
-            if there[version].source != sealed[version].source:
+            if not there[version].source.endswith(f"/sealed/{sealed[version].source}"):
                 what = f"version {version} loads from another place than its sealed copy"
                 problems.append(Problem(code="SOURCE", what=what, where=name))
     return problems

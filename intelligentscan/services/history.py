@@ -16,7 +16,9 @@ from intelligentscan.stores.interface import Stores
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _HIDDEN_FACTS = ("public", "new_signature")
+_HIDDEN_TEXTS = ("reason", "archive")
 _MAX_TEXT = 300
+_STAGING = "Staging as recorded; what plain MLflow moved there is not in the trail."
 
 
 class HistoryService:
@@ -77,7 +79,8 @@ class HistoryService:
             },
             at=rfc3339(until) if until is not None else None,
             next_cursor=cursors.encode(str(shown[-1].seq), *call) if more else None,
-            notes=[] if rows or wanted is None else [f"Nothing governed happened to '{untrusted(wanted, 80)}' yet."],
+            notes=([] if rows or wanted is None else [f"Nothing governed happened to '{untrusted(wanted, 80)}' yet."])
+            + ([_STAGING] if any(row.stage == "Staging" for row in live) else []),
         )
 
 
@@ -104,7 +107,7 @@ def _event(row: HistoryRow) -> HistoryEvent:
     facts = row.body.get("facts", {})
     reason = row.text.get("reason")
     told = {k: _shown(v) for k, v in facts.items() if k not in _HIDDEN_FACTS and v is not None}
-    told |= {k: untrusted(v, _MAX_TEXT) for k, v in row.text.items() if k != "reason"}
+    told |= {k: untrusted(v, _MAX_TEXT) for k, v in row.text.items() if k not in _HIDDEN_TEXTS}
     told |= _changes(row.body.get("rows", {}))
     return HistoryEvent(
         seq=row.seq,

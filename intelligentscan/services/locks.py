@@ -10,7 +10,6 @@ from intelligentscan.domain.text import untrusted
 from intelligentscan.services.principal import person
 from intelligentscan.services.resolve import Destination, Resolver
 from intelligentscan.stores.access import StoreAccess
-from intelligentscan.stores.governance.reads import GovernanceReads
 from intelligentscan.stores.governance.records import Act, LockRecord, Subject
 from intelligentscan.stores.interface import ExperimentRecord, Stores
 
@@ -34,7 +33,8 @@ class LockService:
             if not found:
                 return {}
             with stores.governance.reading() as read:
-                return {key: continued_in(read, lock) for key, lock in found.items()}
+                by_name = {lock.experiment_name: lock for lock in read.locks().values()}
+            return {key: continued_in(by_name, lock) for key, lock in found.items()}
 
         return await self._store.read(look) if wanted else {}
 
@@ -111,9 +111,8 @@ def locks_of(stores: Stores, experiment_ids: list[str]) -> dict[str, LockRecord]
         return read.locks(experiment_ids)
 
 
-def continued_in(read: GovernanceReads, lock: LockRecord) -> LockRecord:
+def continued_in(by_name: dict[str, LockRecord], lock: LockRecord) -> LockRecord:
     """Return the lock with the end of its chain as the next experiment: that may have been locked since."""
-    by_name = {other.experiment_name: other for other in read.locks().values()}
     following = lock.next_experiment
     for _ in range(_MAX_CHAIN):
         if following not in by_name:

@@ -8,11 +8,12 @@ from intelligentscan.domain.integrity import Problem
 from intelligentscan.domain.registry import ALIAS_OF_STAGE, PREVIOUS, RESERVED_ALIASES, GateResult, Stage
 from intelligentscan.domain.text import untrusted
 from intelligentscan.gates import BUILT_IN
+from intelligentscan.gates.integrity import NotDrifted
 from intelligentscan.gates.interface import Evidence
 from intelligentscan.services.drift import all_versions, drift_of
 from intelligentscan.services.locks import locks_of
 from intelligentscan.services.principal import person
-from intelligentscan.services.seals import QUARANTINED, VERIFIED, SealChecks
+from intelligentscan.services.seals import QUARANTINED, UNCHECKED, VERIFIED, SealChecks
 from intelligentscan.services.trail import TrailService
 from intelligentscan.stores.access import StoreAccess
 from intelligentscan.stores.governance.records import DEFAULT_WORKSPACE, Act, SealRecord, Subject
@@ -76,12 +77,15 @@ class Promoter:
             return seal, legacy, [p.what for p in drift_of(stores, move.name)]
 
         seal, legacy, drift = await self._store.read(facts)
+        found: list[Problem] = []
         damaged: list[Problem] = []
         if seal is not None:
-            damaged = await self._checks.bytes_of(seal)
+            found = await self._checks.bytes_of(seal)
+            damaged = [p for p in found if p.code != UNCHECKED]
+            drift += [p.what for p in found if p.code == UNCHECKED]
             if record and damaged:
                 await self._checks.quarantine(seal, damaged)
-            elif record:
+            elif record and not found:
                 await self._checks.ensure_verified(seal)
             drift += [p.what for p in await self._checks.rows_of(seal, before)]
             lock = await self._store.read(lambda s, e=seal.experiment_id: locks_of(s, [e]).get(e))  # type: ignore[misc]
@@ -95,7 +99,7 @@ class Promoter:
             stage=move.stage,
             sealed=seal is not None,
             legacy=legacy,
-            verified=verified or (seal is not None and not damaged),
+            verified=verified or (seal is not None and not found),
             quarantined=quarantined or bool(damaged),
             drift=tuple(drift),
         )
@@ -136,6 +140,7 @@ def _make(stores: Stores, move: Move, gates: list[GateResult]) -> StageMoved:
     if governance.joint:
         with governance.unit() as unit:
             unit.hold_name(DEFAULT_WORKSPACE, move.name)
+            _still_pass(stores, unit, move, gates)
             _record(unit, move, _outgoing(stores, move), gates)
             return stores.registry.move_stage(StageMove(move.name, move.version, move.stage))
     with governance.unit() as unit:
@@ -145,6 +150,22 @@ def _make(stores: Stores, move: Move, gates: list[GateResult]) -> StageMoved:
     with governance.unit() as unit:
         _record(unit, move, outgoing, gates)
     return moved
+
+
+def _still_pass(stores: Stores, unit: GovernedUnit, move: Move, gates: list[GateResult]) -> None:
+    """Refuse what was found changed since the gates were weighed; nobody else can write any more.
+
+    Raises:
+        GatesFailed: the version is in quarantine, or the registry does not match the record.
+    """
+    if move.stage == "Archived":
+        return
+    changed = [p.what for p in drift_of(stores, move.name) if p.code != "GUARD"]
+    if move.version in unit.read.quarantined(DEFAULT_WORKSPACE, move.name):
+        changed.append("the version was put into quarantine meanwhile")
+    if changed:
+        failed = [NotDrifted.failed(move.name, tuple(changed))]
+        raise gates_failed(move, [g for g in gates if g.gate != failed[0].gate] + failed, failed)
 
 
 @dataclass(frozen=True, slots=True)

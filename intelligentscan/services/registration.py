@@ -35,7 +35,7 @@ from intelligentscan.services.artifact_folders import list_folders
 from intelligentscan.services.drift import all_versions, refuse_forged
 from intelligentscan.services.lineage import Lineage, lineage_of
 from intelligentscan.services.locks import locks_of
-from intelligentscan.services.seals import SealChecks, api_document, manifest_statement
+from intelligentscan.services.seals import ARCHIVE, SealChecks, api_document, manifest_statement
 from intelligentscan.settings import artifact_uri
 from intelligentscan.stores.access import StoreAccess
 from intelligentscan.stores.archive import Archive
@@ -129,7 +129,7 @@ class Registrar:
         def look(stores: Stores) -> tuple[LockRecord | None, str]:
             experiment = _experiment(stores, wanted.experiment_id)
             lock = None
-            if stores.governance.installed():
+            if stores.governance.joint or stores.governance.installed():
                 with stores.governance.reading() as read:
                     lock = read.lock(experiment.experiment_id)
             _others_ended(stores, wanted, abandon=False) if lock is None else None
@@ -174,7 +174,7 @@ class Registrar:
             if not stores.governance.installed():
                 return set()
             with stores.governance.reading() as read:
-                return {seal.source.rsplit("/", 1)[-1] for seal in read.all_seals()}
+                return {seal.source for seal in read.all_seals()}
 
         kept = await self._store.read(sealed)
         await anyio.to_thread.run_sync(self._archive.sweep, kept.__contains__, _LEFTOVER_S)
@@ -221,7 +221,7 @@ class Registrar:
             rows = version_digest(unit.connection, DEFAULT_WORKSPACE, wanted.name, version)
             rows_digest = self._archive.put_document(rfc8785.dumps(rows.document))
             lock = self._lock(stores, unit, wanted, experiment, files)
-            seal = self._seal(unit, wanted, manifest, lineage, version, location, rows_digest, ticket_id)
+            seal = self._seal(unit, wanted, manifest, lineage, version, view.name, rows_digest, ticket_id)
             return Registered(seal, lock, created=True, verified=False)
 
     def _in_steps(
@@ -245,7 +245,7 @@ class Registrar:
             self._govern_name(stores, unit, wanted, record.version)
             rows_digest = self._archive.put_document(api_document(stores, wanted.run.run_id, record))
             lock = self._lock(stores, unit, wanted, experiment, files)
-            seal = self._seal(unit, wanted, manifest, lineage, record.version, artifact_uri(view), rows_digest, None)
+            seal = self._seal(unit, wanted, manifest, lineage, record.version, view.name, rows_digest, None)
             return Registered(seal, lock, created=True, verified=False)
 
     def _made_before(self, unit: GovernedUnit, wanted: Wanted, manifest: Manifest) -> Registered | None:
@@ -285,7 +285,7 @@ class Registrar:
             "name": wanted.name,
             "version": version,
             "run_id": wanted.run.run_id,
-            "source": location,
+            "source": location.rsplit("/", 1)[-1],
             "manifest_digest": manifest.digest,
             "requester": unit.principal(wanted.requester),
             "expires": int(time.time() * 1000) + TICKET_MS,
@@ -328,7 +328,8 @@ class Registrar:
             "rows_digest": rows_digest,
             "files_digest": files.digest,
         }
-        event = unit.append(_act("experiment.locked", wanted, None, rows={"experiment_lock": [row]}))
+        text = {ARCHIVE: str(self._archive.root)}
+        event = unit.append(_act("experiment.locked", wanted, None, rows={"experiment_lock": [row]}, text=text))
         unit.announce_lock(experiment.experiment_id)
         return LockRecord(event.seq, experiment.experiment_id, experiment.name, following, rows_digest, files.digest)
 
@@ -339,7 +340,7 @@ class Registrar:
         manifest: Manifest,
         lineage: Lineage,
         version: int,
-        location: str,
+        view_id: str,
         rows_digest: str,
         ticket_id: str | None,
     ) -> SealRecord:
@@ -350,7 +351,7 @@ class Registrar:
             **key,
             "run_id": wanted.run.run_id,
             "experiment_id": int(wanted.run.experiment_id),
-            "source": location,
+            "source": view_id,
             "origin": wanted.source.uri,
             "manifest_digest": manifest.digest,
             "rows_digest": rows_digest,
@@ -368,7 +369,9 @@ class Registrar:
                 version,
                 rows=rows,
                 facts=lineage.facts | {"product": wanted.product or lineage.product},
-                text=lineage.text | ({"use_case": wanted.use_case} if wanted.use_case else {}),
+                text=lineage.text
+                | {ARCHIVE: str(self._archive.root)}
+                | ({"use_case": wanted.use_case} if wanted.use_case else {}),
             )
         )
         return SealRecord(
@@ -378,7 +381,7 @@ class Registrar:
             version=version,
             run_id=wanted.run.run_id,
             experiment_id=wanted.run.experiment_id,
-            source=location,
+            source=view_id,
             origin=wanted.source.uri,
             manifest_digest=manifest.digest,
             rows_digest=rows_digest,

@@ -230,6 +230,8 @@ class RegistryService:
             VersionNotFound: the model has no such version.
         """
         _no_plan(confirm)
+        if isinstance(version, bool):
+            raise InvalidArgument("The version must be a number.", next="call again with version set to its number.")
         wanted, stage = names.model_name(name), stage_from(to)
         because = _reason(reason, stage)
         model = await self._store.read(lambda s: s.registry.get_model(wanted))

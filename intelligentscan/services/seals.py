@@ -1,6 +1,8 @@
 """Sealed versions against what is there now: bytes, rows, files around them."""
 
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ from intelligentscan.stores.row_digests import compare, experiment_digest
 
 VERIFIED = "seal.verified"
 QUARANTINED = "version.quarantined"
+UNCHECKED = "UNCHECKED"
+ARCHIVE = "archive"
+"""Where the archive lies, beside the event that sealed or locked: a path can name a person, so it stays erasable."""
 REBASED = "rows.recorded"
 """What rows and files are compared with from then on: after a schema upgrade, or accepted by an administrator."""
 MAX_DOCUMENT = 512 * 2**20
@@ -72,7 +77,8 @@ class SealChecks:
         if verified or quarantined:
             return not quarantined
         problems = await self.bytes_of(seal)
-        await self._store.write(lambda s: self._note(s, seal, problems))
+        if all(p.code != UNCHECKED for p in problems):
+            await self._store.write(lambda s: self._note(s, seal, problems))
         return not problems
 
     async def quarantine(self, seal: SealRecord, problems: list[Problem]) -> None:
@@ -81,7 +87,8 @@ class SealChecks:
 
     async def bytes_of(self, seal: SealRecord) -> list[Problem]:
         """Return what is wrong with the sealed copy, of which every byte is read."""
-        return await anyio.to_thread.run_sync(self._bytes_of, seal)
+        root = await self._store.read(lambda s: _archive_root(s, seal.event))
+        return await anyio.to_thread.run_sync(self._bytes_of, seal, root)
 
     async def rows_of(self, seal: SealRecord, version: VersionRecord | None) -> list[Problem]:
         """Return what was changed in the registry's rows of a sealed version."""
@@ -92,12 +99,13 @@ class SealChecks:
         rows = await self._store.read(lambda s: self._experiment_rows(s, lock))
         local = await self._local_folders(lock.experiment_id)
         listed = await self._store.read(lambda s: _rebased(s, Subject(lock.experiment_id), "files_digest"))
+        root = await self._store.read(lambda s: _archive_root(s, lock.event))
 
         def files() -> list[Problem]:
             where = f"experiment {lock.experiment_id}"
-            document = self._document(listed or lock.files_digest)
+            document = self._document(listed or lock.files_digest, root)
             if document is None:
-                return [Problem(code="RECORD", what="the listing of its files is gone from the archive", where=where)]
+                return [self._gone("RECORD", "the listing of its files is gone from the archive", where, root)]
             return compare_folders(self._archive, document, local, where)
 
         return rows + await anyio.to_thread.run_sync(files)
@@ -131,48 +139,57 @@ class SealChecks:
             elif not unit.read.has_event(VERIFIED, seal.workspace, seal.name, seal.version):
                 unit.append(Act(VERIFIED, NPTA, subject, facts={"manifest_digest": seal.manifest_digest}))
 
-    def _bytes_of(self, seal: SealRecord) -> list[Problem]:
+    def _bytes_of(self, seal: SealRecord, root: str | None) -> list[Problem]:
         where = f"{seal.name} version {seal.version}"
-        document = self._document(seal.manifest_digest)
-        if document is None:
-            return [Problem(code="BYTES", what="its manifest is gone or changed", where=where, next=_RESTORE)]
+        archive = self._holder(seal.manifest_digest, root)
+        if archive is None:
+            return [self._gone("BYTES", "its manifest is gone or changed", where, root)]
         try:
-            manifest, view_id = Manifest.from_document(document), seal.source.rsplit("/", 1)[-1]
-            found = self._archive.check_view(view_id, manifest, model_meta(seal.name, seal.version))
+            manifest = Manifest.from_document(archive.read_document(seal.manifest_digest, MAX_DOCUMENT))
+            found = archive.check_view(seal.source, manifest, model_meta(seal.name, seal.version))
         except (StoreBroken, InvalidArgument) as exc:
             return [Problem(code="BYTES", what=exc.message, where=where, next=_RESTORE)]
         problems = [
             Problem(code="BYTES", what=f"{p.code}: {p.message}", where=f"{where}: {p.path}", next=_RESTORE)
             for p in found
         ]
-        if not self._signed(seal.manifest_digest):
+        if not _signed(archive, seal.manifest_digest):
             problems.append(Problem(code="BYTES", what="its manifest is not signed", where=where, next=_RESTORE))
         return problems
 
-    def _document(self, digest: str) -> bytes | None:
-        try:
-            return self._archive.read_document(digest, MAX_DOCUMENT)
-        except (StoreBroken, TooLarge):
-            return None
+    def _holder(self, digest: str, root: str | None) -> Archive | None:
+        """Return the archive that holds a document: ours, or the one that it was put into by another account."""
+        elsewhere = [Archive(Path(root))] if root is not None and root != str(self._archive.root) else []
+        for archive in (self._archive, *elsewhere):
+            with suppress(StoreBroken, TooLarge):
+                archive.read_document(digest, MAX_DOCUMENT)
+                return archive
+        return None
 
-    def _signed(self, digest: str) -> bool:
-        statement = self._archive.read_signature(digest)
-        try:
-            said: dict[str, Any] = json.loads(statement or b"{}")
-            return said["manifest_digest"] == digest and verify(
-                said["public"], said["signature"], _DOMAIN + bytes.fromhex(digest)
+    def _document(self, digest: str, root: str | None) -> bytes | None:
+        archive = self._holder(digest, root)
+        return archive.read_document(digest, MAX_DOCUMENT) if archive is not None else None
+
+    def _gone(self, code: str, what: str, where: str, root: str | None) -> Problem:
+        """Return the problem of what the archive does not give: it is gone, or out of this account's reach."""
+        if root is not None and root != str(self._archive.root) and not os.access(root, os.R_OK | os.X_OK):
+            return Problem(
+                code=UNCHECKED,
+                what="it could not be checked: this account cannot read the archive that holds it",
+                where=where,
+                next="check from the account that keeps the archive, or let this one read INTELLIGENTSCAN_ARCHIVE.",
             )
-        except (ValueError, KeyError, TypeError):
-            return False
+        return Problem(code=code, what=what, where=where, next=_RESTORE)
 
     def _rows_of(self, stores: Stores, seal: SealRecord, version: VersionRecord | None) -> list[Problem]:
         where = f"{seal.name} version {seal.version}"
         if version is None:
             return [Problem(code="ROWS", what="the version is gone from the registry", where=where, next=_ROWS)]
         subject = Subject(None, seal.workspace, seal.name, seal.version)
-        document = self._document(_rebased(stores, subject, "rows_digest") or seal.rows_digest)
+        root = _archive_root(stores, seal.event)
+        document = self._document(_rebased(stores, subject, "rows_digest") or seal.rows_digest, root)
         if document is None:
-            return [Problem(code="RECORD", what="its row digests are gone from the archive", where=where)]
+            return [self._gone("RECORD", "its row digests are gone from the archive", where, root)]
         said = json.loads(document)
         if said.get("kind") == "api":
             same = api_document(stores, seal.run_id, version) == document
@@ -188,14 +205,31 @@ class SealChecks:
             return []
         where = f"experiment {lock.experiment_id}"
         rebased = _rebased(stores, Subject(lock.experiment_id), "rows_digest")
-        document = self._document(rebased or lock.rows_digest)
+        root = _archive_root(stores, lock.event)
+        document = self._document(rebased or lock.rows_digest, root)
         if document is None:
-            return [Problem(code="RECORD", what="its row digests are gone from the archive", where=where)]
+            return [self._gone("RECORD", "its row digests are gone from the archive", where, root)]
         with stores.governance.reading() as read:
             found = compare(read.connection, json.loads(document))
         return [
             Problem(code="ROWS", what=f"{d.table}: {untrusted(d.kind, 200)}", where=where, next=_ROWS) for d in found
         ]
+
+
+def _signed(archive: Archive, digest: str) -> bool:
+    statement = archive.read_signature(digest)
+    try:
+        said: dict[str, Any] = json.loads(statement or b"{}")
+        return said["manifest_digest"] == digest and verify(
+            said["public"], said["signature"], _DOMAIN + bytes.fromhex(digest)
+        )
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _archive_root(stores: Stores, event: int) -> str | None:
+    with stores.governance.reading() as read:
+        return read.text_of(event, ARCHIVE)
 
 
 def _rebased(stores: Stores, subject: Subject, fact: str) -> str | None:

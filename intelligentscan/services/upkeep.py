@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from intelligentscan._signing import KeyFolder
 from intelligentscan.domain.administration import RolesResult, UpgradeResult
-from intelligentscan.domain.errors import InvalidArgument, Refused, TrailBroken
+from intelligentscan.domain.errors import InvalidArgument, Refused, StoreBroken, TooLarge, TrailBroken
 from intelligentscan.domain.text import untrusted
 from intelligentscan.services.adoption import AdoptionService
 from intelligentscan.services.principal import person
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from intelligentscan.stores.mlflow_upgrade import GovernanceSteps, UpgradeFacts
 
 _PREFIX = re.compile(r"[a-z_][a-z0-9_]{0,50}")
+_CHANGED_BEFORE = "was changed before the upgrade, or could not be compared: see verify_integrity"
 _FIRST_SEEN = "the rows of locked experiments and governed versions are the same as before"
 
 
@@ -58,7 +59,10 @@ class UpkeepService:
         report = await self._store.upgrade(lambda steps: self._steps(steps, tampered))
         facts = report.facts
         notes = [f"{_FIRST_SEEN}."] if facts.kept else []
-        notes += [f"{_named(subject)} was changed before the upgrade: see verify_integrity." for subject in tampered]
+        notes += [
+            f"{_named(subject)} was changed before the upgrade, or could not be compared: see verify_integrity."
+            for subject in tampered
+        ]
         return UpgradeResult(
             upgraded=report.changed,
             before=facts.revision_before,
@@ -122,9 +126,13 @@ class UpkeepService:
         recorded = [(Subject(lock.experiment_id), lock.rows_digest) for lock in read.locks().values()]
         recorded += [(Subject(None, s.workspace, s.name, s.version), s.rows_digest) for s in read.all_seals()]
         for subject, digest in recorded:
-            document = self._archive.read_document(
-                read.last_fact(REBASED, "rows_digest", subject) or digest, MAX_DOCUMENT
-            )
+            try:
+                document = self._archive.read_document(
+                    read.last_fact(REBASED, "rows_digest", subject) or digest, MAX_DOCUMENT
+                )
+            except (StoreBroken, TooLarge):  # what cannot be compared is not taken for good either
+                yield subject
+                continue
             if compare(connection, json.loads(document)):
                 yield subject
 

@@ -147,6 +147,14 @@ class GovernanceReads:
         found = (json.loads(body)["facts"].get(fact) for body in bodies)
         return next((value for value in found if value is not None), None)
 
+    def text_of(self, event: int, field: str) -> str | None:
+        """Return a free text of an event, None if it has none or it was erased."""
+        said = self.tables.free_text
+        found: str | None = self.connection.execute(
+            select(said.c.text).where(said.c.event == event, said.c.field == field)
+        ).scalar()
+        return found
+
     def count_since(self, action: str, actor: str, since: int, most: int) -> int:
         """Return how many of somebody's last events are of a kind and not older than a time, up to a number."""
         event = self.tables.event

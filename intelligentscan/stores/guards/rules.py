@@ -79,6 +79,11 @@ def looks(text: str) -> str:
     return text
 
 
+def looks_reserved(alias: str) -> bool:
+    """Tell whether an alias is one of the reserved names, or looks like one."""
+    return looks(alias) in {looks(word) for word in RESERVED}
+
+
 def changes(columns: Iterable[str], schema: Schema) -> str:
     """Return the condition that an update changes one of the columns, from or to null too."""
     different = "IS DISTINCT FROM" if schema.dialect == "postgresql" else "IS NOT"
@@ -103,7 +108,8 @@ def _versions(table: Registry, schema: Schema) -> Iterator[Rule]:
     same = f"m.name = NEW.name AND m.version = NEW.version AND {workspace(name, 'm', schema)} = {space}"
     exists = f"EXISTS (SELECT 1 FROM {schema.of_mlflow(name)} AS m WHERE {same})"
     yield Rule(name, "INSERT", exists, "VERSION_SEALED")
-    bound = "t.run_id = NEW.run_id AND t.source = NEW.source"
+    # a ticket may name the last part of the place alone: whose folder it lies in stays out of the trail
+    bound = "t.run_id = NEW.run_id AND (NEW.source = t.source OR NEW.source LIKE '%/' || t.source)"
     yield Rule(name, "INSERT", f"NOT {_open_ticket(space, schema, bound)}", "TICKET_REQUIRED")
     yield Rule(name, "INSERT", "COALESCE(NEW.current_stage <> 'None', TRUE)", "PROMOTION_REQUIRED")
     yield Rule(name, "UPDATE", f"NOT {governed(name, 'OLD', schema)}", "TICKET_REQUIRED")
