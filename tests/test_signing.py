@@ -312,6 +312,7 @@ OTHER = new_key()
         (fingerprint(KEY.key_id).upper(), {KEY.key_id}),
         (fingerprint(KEY.key_id).replace(" ", ":"), {KEY.key_id}),
     ],
+    ids=("document", "document of two", "PEM", "PEM of two", "public half", "list", "fingerprint", "with colons"),
 )
 def test_trusted_keys_are_read_in_every_form_that_people_hand_on(text: str, ids: set[str], tmp_path: Path) -> None:
     assert trusted_keys(text) == ids
