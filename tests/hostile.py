@@ -204,7 +204,8 @@ async def furnish(world: World) -> World:
         client.create_registered_model("plain")
         client.create_model_version("plain", f"models:/{free_model}", free_run)
         client.set_registered_model_alias("plain", "champion", "1")
-        client.create_registered_model("greeting", tags={"mlflow.prompt.is_prompt": "true"})
+        client.create_prompt("greeting")
+        client.create_prompt_version("greeting", "hello {{name}}")
     return world
 
 

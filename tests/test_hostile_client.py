@@ -107,7 +107,8 @@ ON_RUNS = (
     Attack(2, "resume a run", resume),
     Attack(2, "end a run again", lambda w: w.client.set_terminated(w.ids.run, "FAILED")),
     Attack(2, "rename a run", lambda w: w.client.update_run(w.ids.run, name="other")),
-    Attack(3, "a metric at a new step", lambda w: w.client.log_metric(w.ids.run, "accuracy", 1.0, step=2), sqlite=TWICE),
+    Attack(3, "a metric at a new step", lambda w: w.client.log_metric(w.ids.run, "accuracy", 1.0, step=2),
+           sqlite=TWICE),
     Attack(3, "a new metric", lambda w: w.client.log_metric(w.ids.run, "late", 1.0), sqlite=TWICE),
     Attack(3, "a param", lambda w: w.client.log_param(w.ids.run, "late", 1)),
     Attack(4, "a batch of tags only", lambda w: w.client.log_batch(w.ids.run, tags=[RunTag("a", "b")]),
@@ -189,15 +190,15 @@ ON_THE_REGISTRY = (
         f"models:/{w.ids.model}", "fm"), TICKET, **ASKED),
     Attack(23, "copy_model_version", lambda w: w.client.copy_model_version("models:/plain/1", "fm"), TICKET, SWALLOWED,
            **ASKED),
-    Attack(23, "copy of its own version", lambda w: w.client.copy_model_version("models:/fm/1", "fm"), TICKET, SWALLOWED,
-           **ASKED),
+    Attack(23, "copy of its own version", lambda w: w.client.copy_model_version("models:/fm/1", "fm"), TICKET,
+           SWALLOWED, **ASKED),
     Attack(23, "a prompt of its name", lambda w: w.client.register_prompt("fm", "hello"), "exists", attempts=0,
            code="INVALID_PARAMETER_VALUE"),
 )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    "attack", (*ON_RUNS, *ON_MODELS_AND_TRACES, *ON_THE_REGISTRY), ids=lambda attack: f"{attack.act}-{attack.name}"
+    "attack", [*ON_RUNS, *ON_MODELS_AND_TRACES, *ON_THE_REGISTRY], ids=lambda attack: f"{attack.act}-{attack.name}"
 )
 def test_a_plain_client_is_refused_and_changes_nothing(
     world: World, attack: Attack, monkeypatch: pytest.MonkeyPatch
@@ -257,7 +258,7 @@ def test_what_was_never_forbidden_goes_on(own: World) -> None:
         client.transition_model_version_stage("fm", 2, "Staging")  # type: ignore[arg-type]
         client.set_registered_model_alias("fm", "challenger", "2")
         client.delete_registered_model_alias("fm", "challenger")
-        client.register_prompt("greeting", "hi {{name}}")
+        client.create_prompt_version("greeting", "hi {{name}}")
         client.transition_model_version_stage("plain", 1, "Production")  # type: ignore[arg-type]
         client.set_registered_model_alias("plain", "Production", "1")
         mlflow.set_experiment("fraud-v2")
@@ -283,17 +284,12 @@ async def test_the_same_name_in_another_workspace_touches_nothing(own: World) ->
     before = own.sql(ours)
     for row in (
         "registered_models (name, workspace) VALUES ('fm', 'other')",
-        "model_versions (name, version, workspace, source, current_stage) VALUES ('fm', 3, 'other', '/x', 'Production')",
+        "model_versions (name, version, workspace, current_stage) VALUES ('fm', 3, 'other', 'Production')",
         "registered_model_aliases (name, alias, version, workspace) VALUES ('fm', 'champion', 3, 'other')",
     ):
         own.sql(f"INSERT INTO {row}")
-    answers = refusals(
-        own,
-        [
-            f"UPDATE {table} SET workspace = 'default' WHERE workspace = 'other'"
-            for table in ("model_versions", "registered_model_aliases")
-        ],
-    )
+    move = "UPDATE {} SET workspace = 'default' WHERE workspace = 'other'"
+    answers = refusals(own, [move.format(each) for each in ("model_versions", "registered_model_aliases")])
     assert [answer.split(":")[0] for _, answer in answers] == ["TICKET_REQUIRED", "ALIAS_RESERVED"]
     assert own.sql(ours) == before
     assert int(client.get_model_version_by_alias("fm", "champion").version) == 1

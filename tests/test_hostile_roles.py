@@ -1,6 +1,4 @@
-"""The app role of PostgreSQL, and temporary tables on both databases: acts 10 to 13 of the notes, and what is claimed."""
-
-# ruff: noqa: S608  an attacker composes SQL
+"""The app role of PostgreSQL, temporary tables on both databases, and what is claimed: acts 10 to 13 of the notes."""
 
 from pathlib import Path
 
@@ -111,7 +109,7 @@ async def test_an_old_snapshot_does_not_hide_a_lock_or_a_governed_name(
     world = copied(hostile_postgres, tmp_path)
     ids = world.ids
     world.client.create_registered_model("late")
-    version = "INSERT INTO model_versions (name, version, current_stage, source, run_id) VALUES ('late', {}, 'None', '/x', '')"
+    version = "INSERT INTO model_versions (name, version, current_stage, source) VALUES ('late', {}, 'None', '/x')"
     world.sql(version.format(1))
     statements = (
         f"INSERT INTO runs (run_uuid, experiment_id) VALUES ('r', {ids.open})",

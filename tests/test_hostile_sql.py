@@ -3,8 +3,6 @@
 On SQLite the attacker has the file, on PostgreSQL the app role. Every statement is refused and changes nothing.
 """
 
-# ruff: noqa: S608  an attacker composes SQL
-
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +13,6 @@ from hostile_rows import LEADING, REGISTRY, Stored, belonging, belonging_tables,
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-_APPEND_ONLY = (
-    "GOVERNANCE_APPEND_ONLY: governance records are added, never changed or removed; append a correcting record."
-)
 # leading columns that are empty here, or that identify the row itself
 _NOT_MOVED = {("assessments", "run_id"), ("logged_model_metrics", "dataset_uuid"), ("inputs", "input_uuid")}
 
@@ -151,16 +146,17 @@ def special(w: World) -> Iterator[str]:
     locked, free = w.ids.fraud, w.ids.open
     experiment = "(experiment_id, name, workspace, artifact_location, lifecycle_stage)"
     values = "VALUES (999, 'fraud', 'default', '/evil', 'active')"
-    yield f"INSERT INTO experiments {experiment} {values} ON CONFLICT (workspace, name) DO UPDATE SET experiment_id = 999"
-    yield f"INSERT INTO experiments {experiment} {values} ON CONFLICT (workspace, name) DO UPDATE SET name = 'gone'"
+    for change in ("experiment_id = 999", "name = 'gone'"):
+        yield f"INSERT INTO experiments {experiment} {values} ON CONFLICT (workspace, name) DO UPDATE SET {change}"
     yield f"UPDATE experiments SET name = 'other', lifecycle_stage = 'deleted' WHERE experiment_id = {locked}"
     yield f"UPDATE runs SET experiment_id = {free} WHERE run_uuid = '{w.ids.run}'"
     yield f"UPDATE runs SET experiment_id = {locked} WHERE run_uuid = '{w.ids.free}'"
     yield f"UPDATE metrics SET value = 0.99 WHERE run_uuid = '{w.ids.run}'"
     yield f"DELETE FROM metrics WHERE run_uuid = '{w.ids.run}'"
     # another data set under the number that a locked run names would be shown as the run's own
-    data = f"SELECT dataset_uuid, {free}, 'evil', '666', 'local', '' FROM datasets WHERE experiment_id = {locked}"
-    yield f"INSERT INTO datasets (dataset_uuid, experiment_id, name, digest, dataset_source_type, dataset_source) {data}"
+    data = "dataset_uuid, experiment_id, name, digest, dataset_source_type, dataset_source"
+    row = f"SELECT dataset_uuid, {free}, 'evil', '666', 'local', '' FROM datasets WHERE experiment_id = {locked}"
+    yield f"INSERT INTO datasets ({data}) {row}"
     if w.sqlite:
         yield f"REPLACE INTO experiments {experiment} {values}"
         yield "REPLACE INTO experiments (experiment_id, name, lifecycle_stage) VALUES (999, 'fraud', 'active')"
