@@ -12,6 +12,8 @@ from hostile import LOCKED, World
 from hostile_rows import locked_rows
 from sqlalchemy.exc import DBAPIError
 
+from intelligentscan.domain.errors import IntelligentScanError
+
 BACKENDS = ("sqlite", "postgresql")
 LATE = 99_999_999_999_999
 
@@ -266,11 +268,18 @@ async def test_guards_that_are_not_as_they_belong_refuse_every_governed_act(own:
     before = locked_rows(own)
     refused = ("GUARDS_BROKEN", "STORE") if how == "lock table renamed" else ("GUARDS_BROKEN",)
     assert (await own.register(own.ids.free, "late")).startswith(refused)
-    assert (await own.promote()).startswith((*refused, "GATES_FAILED"))
+    for act in (
+        own.services.adoption.retain("fm", 1, hold=True, reason="r"),
+        own.services.locks.unlock("fraud", "r"),
+        own.services.trail.rotate(),
+    ):
+        with pytest.raises(IntelligentScanError) as caught:
+            await act
+        assert caught.value.code.startswith(refused)
     assert locked_rows(own) == before
     if how != "lock table renamed":
-        report = await own.services.integrity.verify("fm")
-        assert ("GUARD" in {problem.code for problem in report.problems}, report.enforcement) == (True, "advisory")
+        assert "GUARD" in await own.problems("fm")
+        assert (await own.services.adoption.check()).enforcement == "advisory"
 
 
 async def test_adoption_puts_guards_back_and_the_trail_shows_it(own: World) -> None:

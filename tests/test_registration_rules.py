@@ -453,7 +453,7 @@ async def test_a_chain_goes_on_and_an_earlier_experiment_names_where_it_stands_n
     assert (await small.services.experiments.create("fraud-v4")).locked is False
 
 
-@pytest.mark.parametrize("length", [247, 248, 250, 251, 400])
+@pytest.mark.parametrize("length", [247, 250, 400])
 async def test_long_names_have_a_next_experiment_that_can_be_made_and_used(small: Small, length: int) -> None:
     name = "x" * length
     following = await small.following(name)
