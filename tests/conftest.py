@@ -56,13 +56,19 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 @pytest.fixture(autouse=True)
-def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the settings of whoever runs the tests out of them."""
-    for name in os.environ:
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> "Iterator[None]":
+    """Keep the settings of whoever runs the tests out of them, and those of a test out of the next one."""
+    for name in list(os.environ):
         if name.startswith(_SETTINGS):
             monkeypatch.delenv(name)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.setenv("MLFLOW_LOGGING_LEVEL", "ERROR")
+    yield
+    for name in [n for n in os.environ if n.startswith(_SETTINGS)]:
+        del os.environ[name]
+    if "mlflow.tracking.fluent" in sys.modules:  # it keeps the experiment and the store that a test chose
+        sys.modules["mlflow"].set_tracking_uri(None)  # type: ignore[attr-defined]
+        sys.modules["mlflow.tracking.fluent"]._active_experiment_id = None  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session")

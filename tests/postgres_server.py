@@ -16,6 +16,10 @@ class Postgres:
         self.server = pgserver.get_server(str(folder))
         self._folder = folder
         self._made = 0
+        # Each store that a test opens keeps its pool until the tests end.
+        self.sql("ALTER SYSTEM SET max_connections = 600")
+        self.server.cleanup()
+        self.server = pgserver.get_server(str(folder))
 
     def uri(self, database: str, role: str = "postgres") -> str:
         return f"postgresql+psycopg://{role}@/{database}?host={quote(str(self._folder), safe='')}"

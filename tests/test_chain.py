@@ -362,7 +362,7 @@ def test_a_trail_with_an_unreadable_entry_is_not_exported() -> None:
 
 
 def test_an_export_that_is_not_there_is_said(tmp_path: Path) -> None:
-    for path in (tmp_path / "missing", tmp_path):
+    for path in (tmp_path / "missing", tmp_path, Path("/dev/zero")):
         with pytest.raises(InvalidArgument):
             list(read_export(path))
 

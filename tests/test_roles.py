@@ -343,7 +343,7 @@ def test_a_dry_run_only_says_what_a_run_then_does_and_a_second_run_repeats_it(
         said = init_roles(connection, wanted, dry_run=True)
         assert not connection.exec_driver_sql("SELECT 1 FROM pg_roles WHERE rolname ~ '^again_'").first()
         left = for_administrator(connection, wanted)
-    assert left == [f"ALTER ROLE again_{role} LOGIN" for role in ROLES]
+    assert left == [f'ALTER ROLE "again_{role}" LOGIN' for role in ROLES]
     with engine_of(uri).begin() as connection:
         assert init_roles(connection, wanted) == said
     with engine_of(uri).begin() as connection:
@@ -425,7 +425,7 @@ def test_an_administrator_without_superuser_splits_a_database_of_its_own(postgre
     with engine_of(uri).begin() as connection:
         left = for_administrator(connection, wanted)
         init_roles(connection, wanted)
-    assert left[-1] == "GRANT adm_app TO adm_admin"
+    assert left[-1] == 'GRANT "adm_app" TO "adm_admin"'
     with engine_of(uri).begin() as connection:
         init_roles(connection, wanted)
     assert upgraded(uri).changed

@@ -1,5 +1,6 @@
 """Stores with runs and models made by plain MLflow, as training scripts leave them, and cheap copies of them."""
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -56,12 +57,15 @@ class Trained:
 def plain_mlflow(uri: str) -> Iterator[None]:
     """Let plain `mlflow` in this process write to a store, as a training script does."""
     import mlflow
+    from mlflow.tracking import fluent
 
     mlflow.set_tracking_uri(uri)
     try:
         yield
     finally:
         mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+        fluent._active_experiment_id = None
+        os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
 
 
 def train(home: Path, settings: Settings, uri: str) -> Trained:

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import rfc8785
+
+from intelligentscan._digest import sha256_hex
 from intelligentscan.domain import names
 from intelligentscan.domain.administration import Adoption, DatabaseCheck, Reconciliation, RetentionState
 from intelligentscan.domain.clock import rfc3339
@@ -18,8 +21,9 @@ from intelligentscan.services.registration import legacy_rows
 from intelligentscan.services.seals import REBASED, SealChecks
 from intelligentscan.stores.access import StoreAccess
 from intelligentscan.stores.governance.records import DEFAULT_WORKSPACE, Act, LockRecord, Subject
-from intelligentscan.stores.governance.store import event_count, guards_broken
+from intelligentscan.stores.governance.store import GovernedUnit, event_count, guards_broken
 from intelligentscan.stores.interface import Stores
+from intelligentscan.stores.row_digests import experiment_digest
 
 _MAX_REPORTED = 50
 _BY_HAND = "sealed bytes and rows are not rewritten: restore them from a backup, or register the run again."
@@ -205,13 +209,14 @@ def _reconcile(
     changed: list[Problem],
     moved: dict[str, dict[str, str]],
 ) -> Reconciliation:
-    found = drift_of(stores, name) + changed
-    mendable = [p for p in found if p.code in ("ALIAS", "STAGE") or (accept and p.code in _ACCEPTABLE)]
     shown = untrusted(name, names.MAX_NAME)
-    if not mendable:
-        return Reconciliation(name=shown, how="nothing to do", problems=found, left=_left(found), event=None)
     with stores.governance.unit() as unit:
         unit.hold_name(DEFAULT_WORKSPACE, name)
+        found = drift_of(stores, name) + changed
+        mendable = [p for p in found if p.code in ("ALIAS", "STAGE") or (accept and p.code in _ACCEPTABLE)]
+        if not mendable:
+            return Reconciliation(name=shown, how="nothing to do", problems=found, left=_left(found), event=None)
+        _refuse_moving(unit, moved)
         facts = {"how": "accepted" if accept else "restored", "problems": [p.what for p in mendable[:_MAX_REPORTED]]}
         rows = _rows_as_they_are(stores, name) if accept else {}
         subject = Subject(workspace=DEFAULT_WORKSPACE, name=name)
@@ -228,6 +233,24 @@ def _reconcile(
     return Reconciliation(
         name=shown, how="accepted" if accept else "restored", problems=found, left=_left(left), event=event.seq
     )
+
+
+def _refuse_moving(unit: GovernedUnit, moved: dict[str, dict[str, str]]) -> None:
+    """Refuse to accept what was changed again since somebody looked at it; nobody can write from here on.
+
+    Raises:
+        Refused: the rows of an experiment are not what was put into the archive a moment ago.
+    """
+    for experiment_id, digests in moved.items():
+        unit.hold_experiment(experiment_id)
+        if "rows_digest" not in digests:
+            continue
+        now = sha256_hex(rfc8785.dumps(experiment_digest(unit.connection, experiment_id).document))
+        if now != digests["rows_digest"]:
+            raise Refused(
+                f"The experiment {experiment_id} was changed again while it was looked at.",
+                next="find out who writes to it, look with verify_integrity, then reconcile again.",
+            )
 
 
 _ACCEPTABLE = ("TWIN", "FILES", "ROWS")

@@ -4,6 +4,7 @@ One event per line, in canonical JSON, so that an auditor's machine needs neithe
 cannot be read becomes an `Unreadable`, which the verifier counts as a problem, and reading goes on.
 """
 
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -19,6 +20,7 @@ from intelligentscan.stores.governance.report import Unreadable
 from intelligentscan.stores.governance.tables import GovernanceTables
 
 MAX_LINE_BYTES = MAX_BODY_BYTES + 64 * 1024
+_EXPORTED = "name a file that 'intelligentscan audit log' exported."
 _VERSION = 1
 BATCH = 1000
 """How many rows of a database are in memory at a time."""
@@ -92,12 +94,14 @@ def read_export(path: Path) -> Iterator[EventRecord | Unreadable]:
         InvalidArgument: the file cannot be read.
     """
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):  # a device may never end
+            raise InvalidArgument(f"The exported trail {visible(str(path))} is no file.", next=_EXPORTED)
         with path.open("rb") as stream:
             yield from _lines(stream)
     except OSError as exc:
         raise InvalidArgument(
-            f"The exported trail {visible(str(path))} cannot be read: {exc.strerror}.",
-            next="name a file that 'intelligentscan audit log' exported.",
+            f"The exported trail {visible(str(path))} cannot be read: {exc.strerror}.", next=_EXPORTED
         ) from exc
 
 

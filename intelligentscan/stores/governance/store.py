@@ -64,8 +64,8 @@ class GovernanceStore:
 
     def install(self, connection: Connection) -> None:
         """Make the tables, or bring them up to date, and the guards, in the caller's transaction."""
-        migrate(connection)
         guards.drop(connection)
+        migrate(connection)
         guards.install(connection)
 
     def install_now(self) -> None:
