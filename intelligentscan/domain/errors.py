@@ -19,6 +19,7 @@ IntelligentScanError
 │   ├── ModelNotFound          MODEL_NOT_FOUND
 │   ├── VersionNotFound        VERSION_NOT_FOUND
 │   ├── ArtifactNotFound       ARTIFACT_NOT_FOUND
+│   ├── ReviewNotFound         REVIEW_NOT_FOUND
 │   └── UnknownTool            UNKNOWN_TOOL
 ├── Refused                    REFUSED
 │   ├── IdempotencyConflict    IDEMPOTENCY_CONFLICT
@@ -32,6 +33,11 @@ IntelligentScanError
 │   ├── StillRunning           STILL_RUNNING
 │   ├── BytesChanged           BYTES_CHANGED
 │   ├── NotPermitted           NOT_PERMITTED
+│   ├── ReviewClosed           REVIEW_CLOSED
+│   ├── ReviewIncomplete       REVIEW_INCOMPLETE
+│   ├── SignatureInvalid       SIGNATURE_INVALID
+│   ├── PlanInvalid            PLAN_INVALID
+│   ├── Declined               DECLINED
 │   ├── VersionSealed          VERSION_SEALED
 │   ├── NotGoverned            NOT_GOVERNED
 │   ├── GatesFailed            GATES_FAILED
@@ -255,6 +261,42 @@ class NotPermitted(Refused):
     """This account may not do it on this store."""
 
     code = "NOT_PERMITTED"
+
+
+class ReviewNotFound(NotFound):
+    """There is no review with this id."""
+
+    code = "REVIEW_NOT_FOUND"
+
+
+class ReviewClosed(Refused):
+    """The review was decided, replaced or has expired; it takes no more decisions."""
+
+    code = "REVIEW_CLOSED"
+
+
+class ReviewIncomplete(Refused):
+    """The policy in force wants evidence for every criterion before a review is approved."""
+
+    code = "REVIEW_INCOMPLETE"
+
+
+class SignatureInvalid(Refused):
+    """The signature does not belong to the statement, or its key is not enrolled."""
+
+    code = "SIGNATURE_INVALID"
+
+
+class PlanInvalid(Refused):
+    """The plan is unknown, another person's, for other arguments, declined, used or expired; or the state has moved."""
+
+    code = "PLAN_INVALID"
+
+
+class Declined(Refused):
+    """The person who was asked said no."""
+
+    code = "DECLINED"
 
 
 class VersionSealed(Refused):

@@ -1,7 +1,7 @@
 """Gates on whether a version is what was registered."""
 
 from intelligentscan.domain.registry import GateResult
-from intelligentscan.gates.interface import Evidence
+from intelligentscan.gates.interface import Evidence, Rules
 
 _MEASURED = "measured by us"
 
@@ -11,7 +11,7 @@ class Sealed:
 
     name = "sealed"
 
-    def check(self, evidence: Evidence) -> GateResult:
+    def check(self, evidence: Evidence, rules: Rules) -> GateResult:
         """Pass a sealed version; a legacy one fails for Production."""
         if evidence.sealed:
             return GateResult(gate=self.name, outcome="pass", detail="sealed copy in the archive", origin=_MEASURED)
@@ -31,7 +31,7 @@ class Intact:
 
     name = "intact"
 
-    def check(self, evidence: Evidence) -> GateResult:
+    def check(self, evidence: Evidence, rules: Rules) -> GateResult:
         """Fail what was ever found changed."""
         if evidence.quarantined:
             return GateResult(
@@ -57,7 +57,7 @@ class NotDrifted:
 
     name = "not_drifted"
 
-    def check(self, evidence: Evidence) -> GateResult:
+    def check(self, evidence: Evidence, rules: Rules) -> GateResult:
         """Fail while anything was changed behind our back."""
         if not evidence.drift:
             return GateResult(gate=self.name, outcome="pass", detail="everything matches the record", origin=_MEASURED)

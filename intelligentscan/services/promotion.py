@@ -5,11 +5,12 @@ from typing import Any
 
 from intelligentscan.domain.errors import GatesFailed, NotGoverned
 from intelligentscan.domain.integrity import Problem
+from intelligentscan.domain.policy import GateSettings, ModelRules, ReviewRules
 from intelligentscan.domain.registry import ALIAS_OF_STAGE, PREVIOUS, RESERVED_ALIASES, GateResult, Stage
 from intelligentscan.domain.text import untrusted
 from intelligentscan.gates import BUILT_IN
 from intelligentscan.gates.integrity import NotDrifted
-from intelligentscan.gates.interface import Evidence
+from intelligentscan.gates.interface import Evidence, Rules
 from intelligentscan.services.drift import all_versions, drift_of
 from intelligentscan.services.locks import locks_of
 from intelligentscan.services.principal import person
@@ -21,6 +22,7 @@ from intelligentscan.stores.governance.store import GovernedUnit
 from intelligentscan.stores.interface import StageMove, StageMoved, Stores, VersionRecord
 
 PROMOTED = "version.promoted"
+_RULES = Rules(GateSettings(), ReviewRules(), ModelRules())
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Promoter:
         if move.stage == "Archived":
             return []
         evidence = await self._evidence(move, before, record)
-        return [gate.check(evidence) for gate in BUILT_IN]
+        return [gate.check(evidence, _RULES) for gate in BUILT_IN]
 
     async def move(self, move: Move, gates: list[GateResult]) -> StageMoved:
         """Make the move.

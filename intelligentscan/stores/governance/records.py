@@ -6,12 +6,12 @@ from typing import Any, Literal
 from intelligentscan.domain.registry import Stage
 
 DEFAULT_WORKSPACE = "default"
-PrincipalKind = Literal["os-user", "service"]
+PrincipalKind = Literal["os-user", "person", "service"]
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who acts: a person's account on this machine, or a service."""
+    """Who acts: an account on this machine, a person known by an enrolled key, or a service."""
 
     kind: PrincipalKind
     name: str

@@ -144,11 +144,12 @@ class _Look:
                 parts.append(or_(same, table.c.version.is_(None)) if or_none else same)
             return and_(*parts)
 
-        each = ("ticket", "seal", "legacy_version", "stage", "quarantine", "retention")
+        record = ("ticket", "seal", "legacy_version", "stage", "quarantine", "retention")
+        committee = ("review", "attestation", "decision")
         ticket, close = self._tables.ticket, self._tables.ticket_close
         tickets = select(ticket.c.ticket_id).where(where(ticket))
         return [
-            *(_Scope(shapes[n], where(shapes[n].table), of_version) for n in each),
+            *(_Scope(shapes[n], where(shapes[n].table), of_version) for n in record + committee),
             _Scope(shapes["governed_model"], where(self._tables.governed_model), named),
             _Scope(shapes["alias"], where(self._tables.alias, or_none=True), of_version_or_none),
             _Scope(

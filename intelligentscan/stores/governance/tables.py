@@ -27,6 +27,8 @@ PREFIX = "gov_"
 GOVERNING = (
     "signing_key", "ticket", "ticket_close", "experiment_lock", "experiment_unlock", "governed_model", "seal",
     "legacy_version", "stage", "alias", "quarantine", "retention",
+    "product", "role", "reviewer_key", "policy", "review", "attestation", "decision", "scan_record", "plan",
+    "plan_step",
 )  # fmt: skip
 ERASABLE = ("principal_name", "free_text")
 EVERY = ("event", *GOVERNING, *ERASABLE)
@@ -50,6 +52,16 @@ class GovernanceTables:
     alias: Table
     quarantine: Table
     retention: Table
+    product: Table
+    role: Table
+    reviewer_key: Table
+    policy: Table
+    review: Table
+    attestation: Table
+    decision: Table
+    scan_record: Table
+    plan: Table
+    plan_step: Table
     principal_name: Table
     free_text: Table
 
@@ -110,6 +122,7 @@ def governance_tables(dialect: str) -> GovernanceTables:
             Index("gov_event_for", "on_behalf_of", "seq"),
             Index("gov_event_experiment", "experiment_id", "seq"),
             Index("gov_event_at", "at"),
+            Index("gov_event_action", "action", "seq"),
         ),
         signing_key=table(
             "signing_key", made_by(), Column("key_id", String(64), primary_key=True), Column("public", String(64))
@@ -190,6 +203,112 @@ def governance_tables(dialect: str) -> GovernanceTables:
             Column("until", BigInteger, nullable=False),
             Column("hold", Integer, nullable=False),
             PrimaryKeyConstraint("workspace", "name", "version", "event"),
+        ),
+        product=table(
+            "product",
+            made_by(),
+            Column("workspace", String(63), nullable=False),
+            Column("product", String(256), nullable=False),
+            Column("tier", String(20), nullable=False),
+            PrimaryKeyConstraint("workspace", "product", "event"),
+        ),
+        role=table(
+            "role",
+            made_by(),
+            Column("workspace", String(63), nullable=False),
+            Column("product", String(256), nullable=False),
+            Column("role", String(20), nullable=False),
+            Column("person", String(64), nullable=False),
+            Column("granted", Integer, nullable=False),
+            PrimaryKeyConstraint("workspace", "product", "role", "person", "event"),
+        ),
+        reviewer_key=table(
+            "reviewer_key",
+            made_by(),
+            Column("fingerprint", String(64), nullable=False),
+            Column("person", String(64), nullable=False),
+            Column("public", Text, nullable=False),
+            Column("active", Integer, nullable=False),
+            PrimaryKeyConstraint("fingerprint", "event"),
+        ),
+        policy=table(
+            "policy",
+            made_by(),
+            Column("policy", String(60), nullable=False),
+            Column("digest", String(64), nullable=False),
+            Column("document", Text, nullable=False),
+            PrimaryKeyConstraint("event"),
+        ),
+        review=table(
+            "review",
+            made_by(),
+            Column("review_id", String(32), primary_key=True),
+            *version_key(),
+            Column("manifest_digest", String(64), nullable=False),
+            Column("policy_digest", String(64), nullable=False),
+            Column("dossier_digest", String(64), nullable=False),
+            Column("requester", String(64), nullable=False),
+            Column("expires", BigInteger, nullable=False),
+            Index("gov_review_version", "name", "version"),
+        ),
+        attestation=table(
+            "attestation",
+            made_by(),
+            Column("review_id", String(32), nullable=False),
+            *version_key(),
+            Column("criterion", String(20), nullable=False),
+            Column("person", String(64), nullable=False),
+            Column("proof", String(20), nullable=False),
+            Column("digest", String(64), nullable=False),
+            PrimaryKeyConstraint("event"),
+            Index("gov_attestation_version", "name", "version"),
+        ),
+        decision=table(
+            "decision",
+            made_by(),
+            Column("decision_id", String(32), primary_key=True),
+            Column("review_id", String(32), nullable=False),
+            *version_key(),
+            Column("verdict", String(10), nullable=False),
+            Column("person", String(64), nullable=False),
+            Column("proof", String(20), nullable=False),
+            Column("statement_digest", String(64), nullable=False),
+            Column("fingerprint", String(64)),
+            Column("expires", BigInteger, nullable=False),
+            Index("gov_decision_version", "name", "version"),
+        ),
+        scan_record=table(
+            "scan_record",
+            made_by(),
+            Column("run_id", String(64), primary_key=True),
+            Column("experiment_id", BigInteger, nullable=False),
+            Column("commit_id", String(64)),
+            Column("clean", Integer, nullable=False),
+            Column("complete", Integer, nullable=False),
+            Column("critical", Integer, nullable=False),
+            Column("high", Integer, nullable=False),
+            Column("sarif_digest", String(64), nullable=False),
+            Index("gov_scan_record_commit", "commit_id"),
+        ),
+        plan=table(
+            "plan",
+            made_by(),
+            Column("plan_id", String(32), primary_key=True),
+            Column("tool", String(40), nullable=False),
+            Column("person", String(64), nullable=False),
+            Column("arguments_digest", String(64), nullable=False),
+            Column("state_digest", String(64), nullable=False),
+            Column("expires", BigInteger, nullable=False),
+            Index("gov_plan_of", "person", "arguments_digest"),
+        ),
+        plan_step=table(
+            "plan_step",
+            made_by(),
+            Column("plan_id", String(32), nullable=False),
+            Column("step", String(10), nullable=False),
+            Column("person", String(64), nullable=False),
+            Column("how", String(20), nullable=False),
+            PrimaryKeyConstraint("plan_id", "step"),
         ),
         principal_name=table(
             "principal_name",
