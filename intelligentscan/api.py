@@ -26,6 +26,7 @@ from intelligentscan.domain.registry import PromotionDecision, RegisteredVersion
 from intelligentscan.domain.scan import ScanRun
 from intelligentscan.settings import Settings, sqlite_uri
 from intelligentscan.store_environment import exports
+from intelligentscan.trusted_models import trust_known_types
 
 T = TypeVar("T")
 _starting = threading.Lock()
@@ -240,6 +241,9 @@ def verify_integrity(name: str | None = None, version: int | str | None = None) 
 def use(store: str | os.PathLike[str] | None = None) -> str:
     """Point plain `mlflow` in this process at our store, and return its tracking URI.
 
+    Plain `mlflow.sklearn.log_model(model, "model")` then takes scikit-learn's trees and XGBoost's models too: what
+    MLflow asks to be trusted for them is in `trusted_models.TRUSTED_TYPES`, and each run's tag names what it needed.
+
     Args:
         store: a tracking URI, or the path of a SQLite file; the store of the settings if None.
     """
@@ -254,6 +258,7 @@ def use(store: str | os.PathLike[str] | None = None) -> str:
 
     mlflow.set_tracking_uri(settings.store_uri)
     mlflow.set_registry_uri(settings.registry_uri or settings.store_uri)
+    trust_known_types()
     return settings.store_uri
 
 

@@ -25,8 +25,12 @@ if TYPE_CHECKING:
     from intelligentscan.services.history import HistoryService
     from intelligentscan.services.integrity import IntegrityService
     from intelligentscan.services.locks import LockService
+    from intelligentscan.services.people import PeopleService
+    from intelligentscan.services.plans import PlanService
+    from intelligentscan.services.policies import PolicyService
     from intelligentscan.services.registry import RegistryService
     from intelligentscan.services.resolve import Resolver
+    from intelligentscan.services.review import ReviewService
     from intelligentscan.services.runs import RunService
     from intelligentscan.services.scan_records import ScanRecords
     from intelligentscan.services.scans import ScanService
@@ -95,22 +99,40 @@ class Services:
     @cached_property
     def scans(self) -> "ScanService":
         """Scanning, importing, listing findings."""
+        from intelligentscan.services.scan_evidence import ScanEvidence
         from intelligentscan.services.scans import ScanService
 
-        return ScanService(self.store, self._resolver, self.roots, self._records, self.locks)
+        evidence = ScanEvidence(self.store)
+        return ScanService(self.store, self._resolver, self.roots, self._records, self.locks, evidence)
 
     @cached_property
     def registry(self) -> "RegistryService":
         """Registering models and moving their versions."""
-        from intelligentscan.services.promotion import Promoter
+        from intelligentscan.services.evidence import EvidenceGatherer
+        from intelligentscan.services.promotion import PromotionService
         from intelligentscan.services.registration import Registrar
         from intelligentscan.services.registry import RegistryService
         from intelligentscan.services.scan_configs import ScanConfigs
 
         registrar = Registrar(self.store, self._archive, self._seals)
-        promoter = Promoter(self.store, self._seals, self.trail)
+        gatherer = EvidenceGatherer(self.store, self._seals, self.trail)
+        promotion = PromotionService(self.store, gatherer, self.trail, self._denials, self.reviews.ensure)
         configs = ScanConfigs(self.store)
-        return RegistryService(self.store, self._resolver, configs, registrar, promoter, self._denials, self.trail)
+        return RegistryService(self.store, self._resolver, configs, registrar, promotion, self._denials, self.trail)
+
+    @cached_property
+    def plans(self) -> "PlanService":
+        """Acts of agents that wait for a person."""
+        from intelligentscan.services.plans import PlanService
+
+        return PlanService(self.store)
+
+    @cached_property
+    def reviews(self) -> "ReviewService":
+        """The committee's reviews."""
+        from intelligentscan.services.review import ReviewService
+
+        return ReviewService(self.store, self._archive, self._seals, self.trail, self._denials)
 
     @cached_property
     def locks(self) -> "LockService":
@@ -118,6 +140,20 @@ class Services:
         from intelligentscan.services.locks import LockService
 
         return LockService(self.store, self._resolver)
+
+    @cached_property
+    def people(self) -> "PeopleService":
+        """Who has which role, products, and the keys of reviewers."""
+        from intelligentscan.services.people import PeopleService
+
+        return PeopleService(self.store, self._denials)
+
+    @cached_property
+    def policies(self) -> "PolicyService":
+        """The promotion policy."""
+        from intelligentscan.services.policies import PolicyService
+
+        return PolicyService(self.store, self._denials)
 
     @cached_property
     def history(self) -> "HistoryService":

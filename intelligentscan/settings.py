@@ -45,9 +45,13 @@ class Settings(BaseSettings):
     checkpoint_dir: Path | None = None
     allowed_roots: Annotated[tuple[Path, ...] | None, NoDecode] = None
     toolsets: Annotated[tuple[str, ...] | None, NoDecode] = None
+    tools: Annotated[tuple[str, ...] | None, NoDecode] = None
     exclude_tools: Annotated[tuple[str, ...], NoDecode] = ()
     read_only: bool = False
     deadline_s: float = Field(30.0, gt=0, le=600, description="Longest wait for one answer of the store, seconds.")
+    confirm_deadline_s: float = Field(
+        120.0, gt=0, le=600, description="Longest wait in a call for a person's answer, seconds."
+    )
 
     @field_validator("home", mode="after")
     @classmethod
@@ -68,7 +72,7 @@ class Settings(BaseSettings):
             return value  # None, or what the type of the setting refuses
         return tuple(Path(part).expanduser().absolute() for part in value)
 
-    @field_validator("toolsets", "exclude_tools", mode="before")
+    @field_validator("toolsets", "tools", "exclude_tools", mode="before")
     @classmethod
     def _names(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -31,6 +31,7 @@ from mlflow.entities import (
 from mlflow.entities.span import Span
 from mlflow.utils.file_utils import local_file_uri_to_path
 from postgres_server import Postgres
+from reviewed import release
 from sqlalchemy import Engine
 from sqlalchemy.pool import NullPool
 
@@ -124,7 +125,7 @@ class World:
     async def promote(self, name: str = "fm", version: int = 2) -> str:
         """Promote to Production; return what became of it, or the code of the refusal with its text."""
         try:
-            decision = await self.services.registry.promote(name, version, "Production", reason="better")
+            decision = await release(self.services, name, version, reason="better")
         except IntelligentScanError as error:
             return f"{error.code} {error}"
         return decision.status

@@ -10,7 +10,7 @@ from conftest import Look
 from intelligentscan.app import Services
 from intelligentscan.domain.comparison import RunComparison
 from intelligentscan.domain.errors import IntelligentScanError, InvalidArgument, InvalidFilter, RunNotFound
-from intelligentscan.services.comparison import higher_is_better
+from intelligentscan.domain.metrics import higher_is_better
 from intelligentscan.stores.mlflow_open import MlflowStores
 
 if TYPE_CHECKING:

@@ -47,6 +47,7 @@ def test_the_demo_holds_every_step_twice_and_leaves_its_store_in_order(tmp_path:
         assert "steps held" in done.stdout
         assert "refused with VERSION_NOT_FOUND" in done.stdout
         assert "start_run() was refused with EXPERIMENT_LOCKED" in done.stdout
+        assert "waits for a review before Production" in done.stdout
         assert "Production loads the sealed bytes" in done.stdout
         assert "model.skops: CHANGED" in done.stdout
         assert "exit 3: self-consistent, signer unknown" in done.stdout
@@ -55,7 +56,7 @@ def test_the_demo_holds_every_step_twice_and_leaves_its_store_in_order(tmp_path:
     assert stages(home) == {
         ("demo-classifier", 1): "Archived",
         ("demo-classifier", 2): "Production",
-        ("demo-scan-config", 1): "Production",
+        ("demo-scan-config", 1): "Staging",
     }
     assert locked(home) == ["scan-configs/default", "demo-training", "demo-training-v2"]
     assert unfinished(home) == 0

@@ -9,6 +9,7 @@ import pytest
 from conftest import plain_mlflow
 from mlflow import MlflowClient
 from postgres_server import Postgres
+from reviewed import release
 
 from intelligentscan.app import Services, build
 from intelligentscan.domain.errors import GatesFailed, InvalidArgument, Refused, StillRunning, StoreError
@@ -81,7 +82,7 @@ async def test_the_app_role_reads_the_record_but_cannot_register_or_promote(spli
     with pytest.raises((StoreError, Refused)):
         await app.registry.promote("fm", 1, "Production", reason="I say so")
     service = split.as_role("npta")
-    assert (await service.registry.promote("fm", 1, "Production", reason="it is good")).stage == "Production"
+    assert (await release(service, "fm", 1, reason="it is good")).stage == "Production"
     assert (await service.integrity.verify()).ok
 
 
@@ -102,14 +103,14 @@ async def test_an_archive_out_of_reach_is_no_damage_and_puts_nothing_into_quaran
     with pytest.raises(GatesFailed, match="gates failed"):
         await split.as_role("npta", other).registry.promote("fm", 1, "Production", reason="unseen")
     (split.home / "hidden").rename(split.home / "archive")
-    decision = await split.as_role("npta", other).registry.promote("fm", 1, "Production", reason="seen")
+    decision = await release(split.as_role("npta", other), "fm", 1, reason="seen")
     assert decision.stage == "Production"
 
 
 async def test_no_path_of_a_home_is_in_the_signed_trail(settings: Settings, services: Services) -> None:
     run_id = await anyio.to_thread.run_sync(train, settings.store_uri, settings.home)
     await services.registry.register("fm", run_id=run_id)
-    await services.registry.promote("fm", 1, "Production", reason="good")
+    await release(services, "fm", 1, reason="good")
     trail = settings.home / "trail.jsonl"
     assert await services.trail.export(trail) > 5
     assert str(settings.home) not in trail.read_text()
@@ -127,7 +128,7 @@ async def test_an_alias_that_looks_reserved_and_was_there_before_blocks_until_it
         await services.registry.promote("fm", made.version, "Production", reason="good")
     assert "Prod" in refused.value.next
     client.delete_registered_model_alias("fm", "Prod")
-    assert (await services.registry.promote("fm", made.version, "Production", reason="good")).stage == "Production"
+    assert (await release(services, "fm", made.version, reason="good")).stage == "Production"
 
 
 async def test_roles_are_shown_before_they_are_made_and_made_again_without_harm(

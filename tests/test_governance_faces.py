@@ -19,6 +19,7 @@ from conftest import copy_store, look_at, plain_mlflow
 from mcp_client import MODES, answered, child_client, child_env, connected, refused, services_at, text_of
 from mlflow import MlflowClient
 from pydantic_core import from_json
+from reviewed import release
 
 import intelligentscan
 from intelligentscan.app import Services
@@ -63,7 +64,7 @@ def governed(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Path:
 
     async def work(services: Services) -> None:
         await services.registry.register("fm", run_id=first, product="cards", use_case="card fraud")
-        await services.registry.promote("fm", 1, "Production", reason=WHY)
+        await release(services, "fm", 1, reason=WHY)
         await services.registry.register("fm", run_id=second)
         await services.registry.promote("fm", 2, "Staging")
 
@@ -303,7 +304,7 @@ async def test_a_run_that_still_goes_on_stops_a_registration_until_it_ends(home:
 async def test_what_was_changed_behind_our_back_is_found_and_stops_a_promotion(home: Path, run_id: str) -> None:
     services = services_at(home)
     await services.registry.register("fm", run_id=run_id)
-    await services.registry.promote("fm", 1, "Production", reason=WHY)
+    await release(services, "fm", 1, reason=WHY)
     sealed = next((home / "archive" / "sealed").rglob("requirements.txt"))
     go_around(home, "DELETE FROM registered_model_aliases", "UPDATE model_versions SET description = 'other'")
     async with connected(services_at(home)) as agent:

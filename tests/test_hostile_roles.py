@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hostile import LOCKED, PREFIX, World, copied, engine
 from hostile_rows import counted, everything
+from reviewed import release
 from sqlalchemy.exc import DBAPIError
 from test_hostile_sql import nothing_changes, refusals
 
@@ -188,7 +189,7 @@ async def test_a_stolen_service_credential_without_the_key_makes_nothing_that_co
     with nothing_changes(hostile_postgres):
         for act in (
             thief.registry.register("new", run_id=hostile_postgres.ids.free),
-            thief.registry.promote("fm", 2, "Production", reason="mine"),
+            release(thief, "fm", 2, reason="mine"),
         ):
             with pytest.raises(IntelligentScanError) as caught:
                 await act

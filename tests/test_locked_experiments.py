@@ -10,6 +10,7 @@ import anyio
 import child_work
 import pytest
 from conftest import Look, plain_mlflow
+from reviewed import release
 
 from intelligentscan.app import Services, build
 from intelligentscan.domain.errors import (
@@ -317,5 +318,5 @@ async def test_sealed_versions_stay_sealed_when_their_experiment_is_opened(
     (version,) = (await services.registry.get("fm")).versions
     assert (version.sealed, version.state) == (True, "sealed")
     assert (await services.integrity.verify("fm")).problems == []
-    assert (await services.registry.promote("fm", 1, "Production", reason="r")).aliases == ["champion"]
+    assert (await release(services, "fm", 1, reason="r")).aliases == ["champion"]
     assert made.version == 1

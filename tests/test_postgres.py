@@ -14,6 +14,7 @@ from child_work import create_shared, draft, write_once
 from child_work import register as register_there
 from conftest import Trained, plain_mlflow, train
 from postgres_server import Postgres
+from reviewed import release
 
 from intelligentscan.app import Services, build
 from intelligentscan.domain.errors import (
@@ -318,7 +319,7 @@ async def test_models_are_registered_once_and_promoted_as_a_whole(pg_trained: Tr
     assert [(v.version, v.created) for v in (made, again, better)] == [(1, True), (1, False), (2, True)]
     assert (made.experiment_locked, made.next_experiment) == (True, "training-v2")
     for version in (1, 2):
-        await services.registry.promote("m", version, "Production", reason="r")
+        await release(services, "m", version, reason="r")
     assert await state(services, "m") == {1: ("Archived", ["previous"]), 2: ("Production", ["champion"])}
     assert [v.version for v in (await services.history.get(name="m")).live["Production"]] == [2]
     with pytest.raises(VersionNotFound):
@@ -406,7 +407,7 @@ async def test_promotions_of_two_versions_at_once_end_in_one_consistent_state(pg
 
     async def promote(version: int) -> None:
         for _ in range(4):
-            await services.registry.promote("contested", version, "Production", reason="r")
+            await release(services, "contested", version, reason="r")
 
     async with anyio.create_task_group() as group:
         for version in (1, 2, 1, 2):

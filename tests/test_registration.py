@@ -13,6 +13,7 @@ import pytest
 import rfc8785
 import sqlalchemy
 from conftest import Look, Trained, copy_store, look_at, plain_mlflow
+from reviewed import release
 
 from intelligentscan.app import Services, build
 from intelligentscan.domain.errors import (
@@ -208,7 +209,7 @@ async def test_an_odd_but_readable_name_works_all_the_way(services: Services, tr
     for odd in ("o'brien's model", 'the "best"', "with space", "ünï中", "a`b", "1", "latest"):
         for run_id in (trained.with_model, trained.better):
             await services.registry.register(odd, run_id=run_id)
-        await services.registry.promote(odd, 2, "Production", reason="better")
+        await release(services, odd, 2, reason="better")
         found = (await services.registry.get(odd)).versions
         assert [(v.version, v.stage, v.aliases) for v in found] == [(2, "Production", ["champion"]), (1, "None", [])]
     assert (await services.integrity.verify()).problems == []
@@ -371,7 +372,7 @@ async def test_a_model_in_a_home_with_any_characters_is_registered_and_loaded_by
             model = DummyClassifier(strategy="constant", constant=7).fit([[0.0]], [7])
             mlflow.sklearn.log_model(model, name="model", pip_requirements=["scikit-learn"])
         made = await services.registry.register("fm", run_id=run.info.run_id)
-        await services.registry.promote("fm", made.version, "Production", reason="r")
+        await release(services, "fm", made.version, reason="r")
         for uri in ("models:/fm/1", "models:/fm/Production", "models:/fm@champion"):
             assert mlflow.sklearn.load_model(uri).predict([[0.0]]).tolist() == [7]
     assert (await services.integrity.verify()).problems == []

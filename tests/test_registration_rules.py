@@ -13,6 +13,7 @@ import anyio
 import child_work
 import pytest
 from conftest import Look, Trained, look_at, plain_mlflow
+from reviewed import release
 
 from intelligentscan.app import Services, build
 from intelligentscan.domain.errors import (
@@ -341,7 +342,7 @@ async def test_a_plain_version_of_the_same_run_stays_a_legacy_one_and_a_sealed_o
     ]
     live = (await services.history.get(name="fm")).live["Production"]
     assert [(v.name, v.version) for v in live] == [("fm", 1)]
-    done = await services.registry.promote("fm", 3, "Production", reason="sealed")
+    done = await release(services, "fm", 3, reason="sealed")
     assert done.previous_version == 1
     with pytest.raises(GatesFailed) as back:
         await services.registry.promote("fm", 1, "Production", reason="back")

@@ -17,6 +17,7 @@ import anyio
 import pytest
 from child_work import draft, promote_and_die, register_and_die, remote_write_and_die, write_once
 from conftest import Server, Trained, run_plain, train
+from reviewed import release
 
 from intelligentscan.app import Services, build
 from intelligentscan.domain.errors import (
@@ -441,8 +442,8 @@ async def test_models_are_registered_promoted_and_loaded_through_the_server(
         (1, True), (1, False), (2, True), (3, True),
     ]  # fmt: skip
     assert first.manifest_digest == again.manifest_digest != second.manifest_digest
-    await services.registry.promote("served", 1, "Production", reason="first")
-    moved = await services.registry.promote("served", 2, "Production", reason="better")
+    await release(services, "served", 1, reason="first")
+    moved = await release(services, "served", 2, reason="better")
     assert (moved.previous_version, moved.enforcement) == (1, "advisory")
     await services.registry.promote("served", 3, "Staging")
     assert await state(services, "served") == {
@@ -526,7 +527,7 @@ async def test_a_promotion_that_was_killed_between_its_steps_is_drift_until_it_i
     trained, services = remote_trained, remote_trained.services
     for run_id in (trained.with_model, trained.better):
         await services.registry.register("halfway", run_id=run_id)
-    await services.registry.promote("halfway", 1, "Production", reason="first")
+    await release(services, "halfway", 1, reason="first")
     arguments = (str(trained.settings.home), "halfway", 2, "INSERT INTO gov_stage", trained.settings.tracking_uri)
     child = children.Process(target=promote_and_die, args=arguments)
     child.start()
@@ -541,7 +542,7 @@ async def test_a_promotion_that_was_killed_between_its_steps_is_drift_until_it_i
     accepted = await services.adoption.reconcile("halfway", accept=True, reason="it was decided")
     assert (accepted.how, accepted.left) == ("accepted", [])
     assert [v.version for v in (await services.history.get(name="halfway")).live["Production"]] == [2]
-    back = await services.registry.promote("halfway", 1, "Production", reason="back")
+    back = await release(services, "halfway", 1, reason="back")
     assert back.previous_version == 2
     assert (await services.integrity.verify("halfway")).problems == []
 
@@ -550,7 +551,7 @@ async def test_what_plain_clients_change_on_the_server_is_found_and_put_back(rem
     trained, services = remote_trained, remote_trained.services
     for run_id in (trained.with_model, trained.better):
         await services.registry.register("moved", run_id=run_id)
-    await services.registry.promote("moved", 1, "Production", reason="r")
+    await release(services, "moved", 1, reason="r")
     trained.client.set_registered_model_alias("moved", "champion", "2")
     trained.client.transition_model_version_stage("moved", "2", "Production", archive_existing_versions=True)
     trained.client.set_model_version_tag("moved", "1", "approved", "by nobody")

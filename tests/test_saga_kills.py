@@ -17,6 +17,7 @@ import sqlalchemy
 from conftest import copy_store, plain_mlflow
 from governed_work import MODEL, register, register_and_die, services_at, statements_of_registration
 from postgres_server import Postgres
+from reviewed import release
 
 from intelligentscan.app import Services
 
@@ -133,7 +134,7 @@ async def check_whole(place: Place) -> None:
     assert {after[n] for n in ("seal", "ticket", "ticket_close", "experiment_lock", "versions")} == {1}
     report = await services.integrity.verify()
     assert report.ok, report.problems
-    decision = await services.registry.promote(MODEL, 1, "Production", reason="it survived")
+    decision = await release(services, MODEL, 1, reason="it survived")
     assert decision.stage == "Production"
     assert {g.outcome for g in decision.gates} == {"pass"}
     trail = await services.trail.verify()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 from conftest import Look
+from reviewed import release
 
 from intelligentscan.app import Services, build
 from intelligentscan.domain.errors import (
@@ -374,7 +375,7 @@ async def test_the_configuration_of_a_scan_is_registered_promoted_loaded_and_use
     scan = await services.scans.scan(str(repo))
     registered = await services.registry.register("scanning", run_id=scan.run_id)
     again = await services.registry.register("scanning", run_id=scan.run_id)
-    await services.registry.promote("scanning", registered.version, "Production", reason="it finds them")
+    await release(services, "scanning", registered.version, reason="it finds them")
 
     assert (again.version, again.created) == (registered.version, False)
     source = await services.runs.get(registered.source_run_id)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Look, Trained, look_at, plain_mlflow, run_plain
+from reviewed import release
 
 from intelligentscan.app import Services, build
 from intelligentscan.domain.errors import (
@@ -91,7 +92,7 @@ async def test_after_a_quarantine_the_same_run_is_registered_again_as_another_ve
     assert (folder_of(sealed) / "added.py").exists(), "what was found is left as it was"
     assert folder_of(sealed, 2) != folder_of(sealed)
     assert set((await outcomes(services, 2)).values()) == {"pass"}
-    assert (await services.registry.promote("fm", 2, "Production", reason="r")).aliases == ["champion"]
+    assert (await release(services, "fm", 2, reason="r")).aliases == ["champion"]
     again = await services.registry.register("fm", run_id=sealed.with_model)
     assert (again.version, again.created) == (2, False)
 
@@ -209,7 +210,7 @@ async def test_what_the_owner_of_the_file_changes_is_found_and_blocks_promotion(
 
 async def test_stages_and_aliases_are_put_back_to_the_record_or_accepted(registered: Trained) -> None:
     services = registered.services
-    await services.registry.promote("fm", 1, "Production", reason="r")
+    await release(services, "fm", 1, reason="r")
     moved = (
         "UPDATE model_versions SET current_stage = 'Archived' WHERE version = 1",
         "UPDATE model_versions SET current_stage = 'Production' WHERE version = 2",
@@ -346,7 +347,7 @@ async def test_a_store_that_plain_mlflow_made_is_adopted_first(plain_template: P
     assert (made.version, made.next_experiment) == (2, "ours-v2")
     with pytest.raises(ExperimentLocked):
         await services.runs.log("ours")
-    assert (await services.registry.promote("fm", 2, "Production", reason="sealed")).previous_version == 1
+    assert (await release(services, "fm", 2, reason="sealed")).previous_version == 1
     with pytest.raises(GatesFailed):
         await services.registry.promote("fm", 1, "Production", reason="legacy")
     assert (await services.integrity.verify()).problems == []
@@ -365,7 +366,7 @@ async def test_all_versions_that_plain_mlflow_had_put_into_production_give_way_t
     assert (await services.adoption.adopt("fm")).legacy_versions == 3
     await services.registry.register("fm", run_id=trained.with_model)
     assert [v.version for v in (await services.history.get(name="fm")).live["Production"]] == [1, 2]
-    done = await services.registry.promote("fm", 4, "Production", reason="the only one")
+    done = await release(services, "fm", 4, reason="the only one")
     assert done.previous_version == 2
     found = {v.version: (v.stage, v.aliases) for v in (await services.registry.get("fm")).versions}
     assert found == {

@@ -2,7 +2,8 @@
 
 `python tools/catalogue.py` writes them, `--check` fails if a file is missing, superfluous or different.
 Next to what the server publishes, a file holds the full schema of the result, whose nested rows the
-server publishes as plain objects to keep the tool list small.
+server publishes as plain objects to keep the tool list small. A tool that is off by default says so; such tools do
+not count against what an agent should have to read.
 """
 
 import argparse
@@ -10,13 +11,15 @@ import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from intelligentscan.app import build
+from intelligentscan.domain.noun import Noun
 from intelligentscan.settings import Settings
 from intelligentscan.toolsets import BUILT_IN
 from intelligentscan.toolsets.mcp_server import INSTRUCTIONS, IntelligentScanServer
 from intelligentscan.toolsets.selection import select
+from intelligentscan.toolsets.toolset import tools_of
 
 FOLDER = Path(__file__).parent / "catalogue"
 MAX_LIST = 24_000
@@ -27,7 +30,8 @@ MAX_INSTRUCTIONS = 1_500
 
 def published() -> dict[str, str]:
     """Return the text of each file by its name."""
-    server = IntelligentScanServer(build(Settings()), select(None, (), False))
+    off = [name for toolset in BUILT_IN.values() for name, facts in tools_of(toolset).items() if not facts.by_default]
+    server = IntelligentScanServer(build(Settings()), select(None, (), False, off))
     results = {
         name: get_type_hints(member)["return"]
         for toolset in BUILT_IN.values()
@@ -37,14 +41,18 @@ def published() -> dict[str, str]:
     files: dict[str, str] = {}
     for tool in asyncio.run(server.list_tools()):
         definition: dict[str, Any] = tool.model_dump(mode="json", by_alias=True, exclude_none=True)
-        definition["resultSchema"] = results[tool.name].model_json_schema()
+        if tool.name in off:
+            definition["offByDefault"] = True
+        # A tool that may ask first returns its question too.
+        noun = next(r for r in get_args(results[tool.name]) or (results[tool.name],) if issubclass(r, Noun))
+        definition["resultSchema"] = noun.model_json_schema()
         files[f"{tool.name}.json"] = json.dumps(definition, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
     return files
 
 
 def over_budget(files: dict[str, str]) -> list[str]:
     """Return what is longer than an agent should have to read."""
-    tools = [json.loads(text) for text in files.values()]
+    tools = [tool for text in files.values() if "offByDefault" not in (tool := json.loads(text))]
     for tool in tools:
         del tool["resultSchema"]
     descriptions = {tool["name"]: len(tool["description"]) for tool in tools}

@@ -18,6 +18,9 @@ from intelligentscan.cli import (
     history,
     install,
     listing,
+    people,
+    plans,
+    policy,
     registry,
     scan,
     start,
@@ -65,12 +68,17 @@ app.command("compare", rich_help_panel=SCAN)(comparison.compare)
 app.command("register", rich_help_panel=REGISTRY)(registry.register)
 app.command("promote", rich_help_panel=REGISTRY)(registry.promote)
 app.add_typer(listing.model, name="model", rich_help_panel=REGISTRY, help="Registered models: show their versions.")
+app.add_typer(
+    plans.plan, name="plan", rich_help_panel=REGISTRY, help="What agents ask for: list, show, approve, decline."
+)
 app.command("history", rich_help_panel=GOVERN)(history.history)
 app.command("verify", rich_help_panel=GOVERN)(history.verify)
 app.add_typer(audit.audit, name="audit", rich_help_panel=GOVERN, help="The audit trail: log, verify, checkpoint.")
 app.add_typer(
     audit.keys, name="keys", rich_help_panel=GOVERN, help="The keys that sign the trail: show, export, rotate."
 )
+app.add_typer(people.role, name="role", rich_help_panel=GOVERN, help="Who may do what: grant, revoke, list.")
+app.add_typer(people.product, name="product", rich_help_panel=GOVERN, help="AI products: onboard, list, show.")
 app.command("adopt", rich_help_panel=GOVERN)(administration.adopt)
 app.command("unlock", rich_help_panel=GOVERN)(administration.unlock)
 app.command("reconcile", rich_help_panel=GOVERN)(administration.reconcile)
@@ -81,6 +89,9 @@ app.command("experiments", rich_help_panel=STORE)(listing.experiments)
 app.command("ui", rich_help_panel=STORE)(environment.ui)
 app.command("env", rich_help_panel=STORE)(environment.env)
 app.command("run", rich_help_panel=STORE, context_settings=_anything)(environment.run)
+app.add_typer(
+    policy.policy, name="policy", rich_help_panel=GOVERN, help="What a version must pass: list, show, activate."
+)
 app.add_typer(database.db, name="db", rich_help_panel=GOVERN, help="The guarded database: check, upgrade, init-roles.")
 
 

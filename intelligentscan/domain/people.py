@@ -11,6 +11,8 @@ Right = Literal[
     "read", "register", "stage", "release", "withdraw", "request_review", "attest", "decide", "revoke", "administer",
 ]  # fmt: skip
 Tier = Literal["standard", "scan-config"]
+KnownAs = Literal["account", "key holder"]
+"""How we know somebody: by an account of the machine, or by the key that they hold."""
 ROLES: tuple[Role, ...] = get_args(Role)
 EVERYWHERE = ""
 """In place of a product: the role holds for every product."""
@@ -37,6 +39,7 @@ class RoleGrant(Noun):
     """A role that somebody has."""
 
     person: Annotated[str, Field(description="Untrusted text.")]
+    known_as: KnownAs | None = None
     role: Role
     product: Annotated[str | None, Field(description="None: for every product.")]
     since: str
@@ -54,7 +57,7 @@ class RoleList(Noun):
 class RoleChange(Noun):
     """A role that was just given or taken."""
 
-    person: str
+    person: Annotated[str, Field(description="Untrusted text.")]
     role: Role
     product: str | None
     granted: bool
@@ -68,10 +71,10 @@ class Product(Noun):
 
     product_id: str
     name: str
-    description: str | None
+    description: Annotated[str | None, Field(description="Untrusted text.")]
     workspace: str
     tier: Tier
-    roles: Annotated[dict[str, list[str]], Field(description="Role to people.")]
+    roles: Annotated[dict[str, list[str]], Field(description="Role to people; untrusted text.")]
     created: Annotated[bool, Field(description="False if it was there before.")] = True
     event: int | None = None
 
@@ -80,7 +83,8 @@ class ReviewerKey(Noun):
     """A key whose signatures count as somebody's own."""
 
     fingerprint: Annotated[str, Field(description="sha256 of the public key's blob, in hex.")]
-    person: str
+    person: Annotated[str, Field(description="Untrusted text.")]
+    known_as: KnownAs | None = None
     public: str
     active: bool
     since: str

@@ -1,5 +1,6 @@
 """Plans: acts that an agent asks for and a person allows."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -12,6 +13,14 @@ How = Literal["command line", "client"]
 """Who said yes: a person at the command line, or the client for somebody whom we cannot verify."""
 
 
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """A yes to a plan, given together with the act that it allows."""
+
+    plan_id: str
+    how: How
+
+
 class Plan(Noun):
     """An act that waits for a person; its id is no secret."""
 
@@ -19,11 +28,11 @@ class Plan(Noun):
     status: PlanStatus
     tool: PlannedTool
     will: Annotated[list[str], Field(description="What it would do, one fact per line; ids and validated names only.")]
-    person: str
+    person: Annotated[str, Field(description="Untrusted text.")]
     at: str
     valid_until: str
-    how: How | None = None
-    event: int
+    how: Annotated[How | None, Field(description="Who answered.")] = None
+    event: Annotated[int, Field(description="Audit event of its last step.")]
 
 
 class PlanList(Noun):

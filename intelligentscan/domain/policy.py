@@ -12,6 +12,12 @@ GateName = Literal[
     "sealed", "intact", "not_drifted", "reviewed", "segregation_of_duties", "metric_thresholds",
     "not_worse_than_champion", "no_open_findings", "fresh", "lineage", "signature", "documented", "evaluated",
 ]  # fmt: skip
+BUILT_IN_POLICIES = ("solo", "team", "regulated")
+"""The policies that ship, from the least to the most that they ask."""
+
+MAX_POLICY_BYTES = 64 * 1024
+"""Largest YAML of a policy."""
+
 Days = Annotated[int, Field(ge=1, le=3650, description="Days.")]
 Confirmation = Literal["none", "asked", "required"]
 """`asked`: an agent's act waits for a person where the client can ask one; `required`: it waits in any case."""

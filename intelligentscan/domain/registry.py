@@ -40,7 +40,7 @@ def stage_from(text: str) -> Stage:
 class RegisteredVersion(Noun):
     """A version of a registered model, as `register_model` answers."""
 
-    status: Literal["registered", "would_register"]
+    status: Literal["registered", "would_register", "pending_confirmation"]
     name: str
     version: Annotated[int, Field(description="With dry_run: the number it would get.")]
     created: Annotated[bool, Field(description="False if it was there before.")]
@@ -53,6 +53,7 @@ class RegisteredVersion(Noun):
     enforcement: Enforcement
     product: str | None = None
     seal_event: Annotated[int | None, Field(description="Audit event that sealed it.")] = None
+    plan_id: str | None = None
     notes: list[str] = []
 
 
@@ -107,6 +108,9 @@ class PromotionDecision(Noun):
     previous_version: Annotated[int | None, Field(description="What was in that stage before.")]
     gates: Annotated[list[GateResult], Field(description="gate, outcome, detail, origin.")] = []
     changed: Annotated[bool, Field(description="False if it was there already.")] = True
+    policy: str | None = None
+    review_id: str | None = None
+    plan_id: str | None = None
     four_eyes: bool
     enforcement: Enforcement
     notes: list[str] = []

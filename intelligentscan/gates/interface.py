@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from intelligentscan.domain.people import Tier
-from intelligentscan.domain.policy import GateSettings, ModelRules, ReviewRules
+from intelligentscan.domain.policy import GateName, GateSettings, ModelRules, ReviewRules
 from intelligentscan.domain.registry import GateResult, Stage
 from intelligentscan.domain.review import Origin, Proof, ReviewStatus
 
@@ -41,6 +41,7 @@ class ReviewFacts:
         requester: principal id of who asked for it.
         missing: criteria without any evidence or attestation.
         approvals: those that were not revoked, expired ones too.
+        withdrawn: whether an approval of this version was revoked and none has taken its place, in whichever review.
     """
 
     review_id: str
@@ -50,6 +51,7 @@ class ReviewFacts:
     requester: str
     missing: tuple[str, ...]
     approvals: tuple[Approval, ...]
+    withdrawn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,7 @@ class Rules:
 class Gate(Protocol):
     """One promotion check."""
 
-    name: str
+    name: GateName
 
     def check(self, evidence: Evidence, rules: Rules) -> GateResult:
         """Return the outcome; missing evidence fails."""

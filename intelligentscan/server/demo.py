@@ -127,7 +127,7 @@ class Demo:
                 config = await self._governed.register(CONFIG_MODEL, better["run_id"], "finds more in the weak sample")
                 open_still = await self._governed.open_experiment(EXPERIMENT)
                 self.talk.hold(open_still == EXPERIMENT, "the experiment of the scans stays open")
-                await self._governed.promote(config)
+                await self._governed.stage(config)
                 await self._use(config.version, sample, better["vulnerabilities_found"])
             compared = await self._compare(runs)
             accuracy = next(m["values"][runs[-1]] for m in compared["metrics"] if m["key"] == "accuracy")
@@ -217,11 +217,11 @@ class Demo:
             self.talk.console.print(f"    [red]{row['severity']:<8}[/] {escape(row['rule'])} {escape(row['location'])}")
 
     async def _use(self, version: int, target: str, expected: int) -> None:
-        uri = f"models:/{CONFIG_MODEL}/Production"
+        uri = f"models:/{CONFIG_MODEL}/Staging"
         self.talk.request("plain MLflow in a new process", {"load_model": uri})
         found = json.loads((await self.talk.printed("-c", _LOAD, uri, target))[-1])
-        self.talk.step("predict", f"version {version} loaded from Production, {found['findings']} findings")
-        self.talk.hold(found["findings"] == expected, "the promoted configuration finds what its scan had found")
+        self.talk.step("predict", f"version {version} loaded from Staging, {found['findings']} findings")
+        self.talk.hold(found["findings"] == expected, "the staged configuration finds what its scan had found")
 
     async def _same_key_twice(self) -> None:
         key = f"demo-{time.time_ns()}"

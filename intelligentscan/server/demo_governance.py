@@ -113,14 +113,46 @@ class GovernedSteps:
         self._talk.hold(there["runs"][0]["run_id"] == newest, "nothing came into the locked experiment")
 
     async def promote(self, release: Release) -> None:
-        """Promote a version through the gates to Production; what is not there is refused."""
-        name, version = release.name, release.version
-        await self._talk.refused("promote", "VERSION_NOT_FOUND", name=name, version=version + 1000, to="Staging")
-        for stage in ("Staging", "Production") if release.created else ("Production",):  # else it is live from before
-            answer = await self._talk.call(
-                "promote", _moved, name=name, version=version, to=stage, reason=release.reason
-            )
-            self._talk.hold(answer["stage"] == stage, f"version {version} is in {stage}")
+        """Promote a version to Staging, and to Production once a person has approved it."""
+        await self._talk.refused(
+            "promote", "VERSION_NOT_FOUND", name=release.name, version=release.version + 1000, to="Staging"
+        )
+        if not release.created:  # it is live from before
+            await self._move(release, "Production", "promoted")
+            return
+        await self._move(release, "Staging", "promoted")
+        waits = await self._move(release, "Production", "pending_review")
+        await self._approve(str(waits["review_id"]))
+        done = await self._move(release, "Production", "promoted")
+        self._talk.hold(not done["four_eyes"], "it says that nobody else looked at it: four_eyes is false under 'solo'")
+
+    async def stage(self, release: Release) -> None:
+        """Promote a scanning configuration to Staging; Production waits for its evaluation."""
+        if release.created:
+            await self._move(release, "Staging", "promoted")
+        await self._talk.refused(
+            "promote",
+            "GATES_FAILED",
+            name=release.name,
+            version=release.version,
+            to="Production",
+            reason=release.reason,
+        )
+
+    async def _move(self, release: Release, stage: str, status: str) -> dict[str, Any]:
+        answer = await self._talk.call(
+            "promote", _moved, name=release.name, version=release.version, to=stage, reason=release.reason
+        )
+        what = f"is in {stage}" if status == "promoted" else f"waits for a review before {stage}"
+        self._talk.hold(answer["status"] == status, f"version {release.version} {what}")
+        return answer
+
+    async def _approve(self, review_id: str) -> None:
+        """Let a person decide at the command line: no tool of an agent can."""
+        command = ("review", "approve", review_id, "--reason", "metrics, signature and lineage looked at", "--json")
+        self._talk.request(f"a person at a shell: intelligentscan {' '.join(command[:3])}", {})
+        done = await self._talk.plain("-m", "intelligentscan", *command)
+        self._talk.hold(done.exit_code == 0, f"the review is {_printed(done, 'review_status')}")
 
     async def verify_integrity(self, name: str) -> None:
         """Compare everything with what was sealed, locked and recorded."""
@@ -140,6 +172,12 @@ class GovernedSteps:
             self._talk.say(f"  {event['seq']:>4}  {event['at']}  {who}  {event['action']}{to}{why}")
         told = bool(promoted) and promoted[0]["actor"] == real_user() and promoted[0]["reason"] == release.reason
         self._talk.hold(told, "it says who promoted the version, and why")
+        evidence = promoted[0]["facts"] if promoted else {}
+        decided = [e for e in answer["events"] if e["action"] == "review.decided"]
+        self._talk.hold(
+            bool(decided) and bool(evidence.get("review")),
+            f"on whose approval: {decided[0]['actor'] if decided else 'nobody'}, review {evidence.get('review')}",
+        )
         live = [row["version"] for row in answer["live"]["Production"]]
         self._talk.hold(live == [release.version], f"version {release.version} is live in Production")
 
@@ -242,7 +280,7 @@ def _next(answer: dict[str, Any]) -> str:
 
 
 def _moved(answer: dict[str, Any]) -> str:
-    how = answer["status"] if answer["changed"] else "was there"
+    how = answer["status"] if answer["changed"] or answer["status"] != "promoted" else "was there"
     return f"{how}: {answer['stage']}, aliases {', '.join(answer['aliases'])}; gates: {_gates(answer)}"
 
 

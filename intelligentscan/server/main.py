@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--toolsets", type=_names, metavar="a,b", help=f"only these of: {', '.join(BUILT_IN)}")
+    parser.add_argument("--tools", type=_names, metavar="x,y", help="offer these too, which are off by default")
     parser.add_argument("--exclude-tools", type=_names, default=(), metavar="x,y", help="leave these tools out")
     parser.add_argument("--json", action="store_true", help="as everywhere; here the protocol is JSON anyway")
     parser.add_argument("--read-only", action="store_true", help="leave out every tool that writes")
@@ -90,6 +91,7 @@ def _selection(options: argparse.Namespace, settings: Settings) -> Selection:
         stricter(options.toolsets, settings.toolsets),
         {*options.exclude_tools, *settings.exclude_tools},
         options.read_only or settings.read_only,
+        stricter(options.tools, settings.tools, "tools") or (),
     )
 
 

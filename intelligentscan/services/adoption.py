@@ -18,6 +18,7 @@ from intelligentscan.services.history import moment
 from intelligentscan.services.locks import checked_reason
 from intelligentscan.services.principal import person
 from intelligentscan.services.registration import legacy_rows
+from intelligentscan.services.rights import require
 from intelligentscan.services.seals import REBASED, SealChecks
 from intelligentscan.stores.access import StoreAccess
 from intelligentscan.stores.governance.records import DEFAULT_WORKSPACE, Act, LockRecord, Subject
@@ -114,6 +115,7 @@ def _adopt(stores: Stores, name: str | None) -> Adoption:
     versions = 0
     event = None
     with governance.unit() as unit:
+        require(unit.read, "administer", None)
         if installed:
             event = unit.append(Act("store.adopted", person())).seq
         if repaired:
@@ -211,6 +213,7 @@ def _reconcile(
 ) -> Reconciliation:
     shown = untrusted(name, names.MAX_NAME)
     with stores.governance.unit() as unit:
+        require(unit.read, "administer", None)
         unit.hold_name(DEFAULT_WORKSPACE, name)
         found = drift_of(stores, name) + changed
         mendable = [p for p in found if p.code in ("ALIAS", "STAGE") or (accept and p.code in _ACCEPTABLE)]
@@ -290,6 +293,7 @@ def _retain(
     stores: Stores, name: str, version: int, until: int | None, hold: bool | None, reason: str
 ) -> RetentionState:
     with stores.governance.unit() as unit:
+        require(unit.read, "administer", None)
         now = unit.read.retention(DEFAULT_WORKSPACE, name, version)
         if now is None:
             raise VersionNotFound(

@@ -1,6 +1,5 @@
 """Runs side by side: what differs, which is best, and how the findings of scans changed."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -14,6 +13,7 @@ from intelligentscan.domain.comparison import (
     RunComparison,
 )
 from intelligentscan.domain.errors import InvalidArgument, RunNotFound
+from intelligentscan.domain.metrics import higher_is_better
 from intelligentscan.domain.text import table_cell, untrusted
 from intelligentscan.services.resolve import Resolver
 from intelligentscan.services.runs import finite
@@ -29,18 +29,6 @@ CONCISE_ROWS = 12
 _HEADLINE = ("vulnerabilities_found", "critical_count")
 _WIDE = 6
 """Up to this many runs are columns of the summary; more are rows."""
-
-_WORDS = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
-# fmt: off
-_LOWER_IS_BETTER = frozenset({
-    "loss", "losses", "logloss", "mlogloss", "error", "errors", "merror", "err", "rmse", "mse", "mae", "mape", "smape",
-    "rmsle", "msle", "perplexity", "nll", "l1", "l2", "hinge", "brier", "divergence", "drift", "cost", "wer", "cer",
-    "duration", "time", "latency", "seconds", "elapsed", "memory", "mem", "rss", "fpr", "fnr", "fp", "fn",
-    "findings", "vulnerabilities", "vulnerability", "failed", "failures", "skipped", "density",
-})
-# fmt: on
-_ENDINGS = ("loss", "deviance")
-_UNITS = re.compile(r"(?<!_per)(_s|_ms|_mb|_gb|_bytes)$|critical_count$")
 
 
 class ComparisonService:
@@ -152,18 +140,6 @@ class ComparisonService:
             notes.append(f"Findings are compared for the last {DEFAULT_RUNS} of {len(scans)} scans.")
             scans = scans[-DEFAULT_RUNS:]
         return FindingsComparison(changes=await self._scans.changes(scans))
-
-
-def higher_is_better(metric: str) -> bool:
-    """Tell whether more of a metric is better; durations, losses, errors, memory and finding counts are not.
-
-    A leading `neg`, as in scikit-learn's scorer names, turns a loss around.
-    """
-    words = [word.lower() for word in _WORDS.findall(metric)]
-    lower = any(word in _LOWER_IS_BETTER or word.endswith(_ENDINGS) for word in words)
-    if lower and "neg" in words:
-        return True
-    return not (lower or _UNITS.search(metric.lower()))
 
 
 def _column(run: RunRecord) -> ComparedRun:

@@ -1,6 +1,6 @@
 """Where a run came from, as far as the run itself proves it: product, code, data, author."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from intelligentscan.domain.text import untrusted
@@ -24,6 +24,10 @@ class Lineage:
     product: str | None
     facts: dict[str, Any]
     text: dict[str, str]
+
+    def of_product(self, product: str | None) -> "Lineage":
+        """Return the lineage with the product that a registration settled on."""
+        return replace(self, product=product)
 
 
 def lineage_of(stores: Stores, run: RunRecord) -> Lineage:

@@ -9,6 +9,7 @@ from intelligentscan.domain.experiment import UnlockedExperiment
 from intelligentscan.domain.text import untrusted
 from intelligentscan.services.principal import person
 from intelligentscan.services.resolve import Destination, Resolver
+from intelligentscan.services.rights import require
 from intelligentscan.stores.access import StoreAccess
 from intelligentscan.stores.governance.records import Act, LockRecord, Subject
 from intelligentscan.stores.interface import ExperimentRecord, Stores
@@ -68,12 +69,14 @@ class LockService:
 
         Raises:
             Refused: it is not locked.
+            NotPermitted: there are administrators, and whoever asks is none of them.
         """
         because = checked_reason(reason, "unlock")
         record = await self._resolver.experiment(experiment)
 
         def act(stores: Stores) -> tuple[LockRecord, int, int]:
             with stores.governance.unit() as unit:
+                require(unit.read, "administer", None)
                 unit.hold_experiment(record.experiment_id)
                 lock = unit.read.lock(record.experiment_id)
                 if lock is None:

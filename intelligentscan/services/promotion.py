@@ -1,234 +1,363 @@
-"""Moving a governed version: evidence, gates, then record, stage, aliases and trail in one transaction."""
+"""Promotion: evidence, gates, then record, stage, aliases and trail in one transaction.
 
-from dataclasses import dataclass
-from typing import Any
+The gates are weighed before anything is written. Inside the transaction, when nobody else can write any
+more, what can have changed meanwhile is looked at again: rights, quarantine, drift, policy and review.
+"""
 
-from intelligentscan.domain.errors import GatesFailed, NotGoverned
-from intelligentscan.domain.integrity import Problem
-from intelligentscan.domain.policy import GateSettings, ModelRules, ReviewRules
-from intelligentscan.domain.registry import ALIAS_OF_STAGE, PREVIOUS, RESERVED_ALIASES, GateResult, Stage
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from intelligentscan.domain import names
+from intelligentscan.domain.errors import GatesFailed, InvalidArgument, ModelNotFound, NotGoverned
+from intelligentscan.domain.people import Right
+from intelligentscan.domain.plan import Consent
+from intelligentscan.domain.policy import PolicyInForce
+from intelligentscan.domain.registry import (
+    ALIAS_OF_STAGE,
+    Enforcement,
+    GateResult,
+    PromotionDecision,
+    Stage,
+    stage_from,
+)
+from intelligentscan.domain.review import ReviewRequest
 from intelligentscan.domain.text import untrusted
-from intelligentscan.gates import BUILT_IN
 from intelligentscan.gates.integrity import NotDrifted
-from intelligentscan.gates.interface import Evidence, Rules
-from intelligentscan.services.drift import all_versions, drift_of
-from intelligentscan.services.locks import locks_of
+from intelligentscan.gates.interface import Evidence
+from intelligentscan.gates.policy import weigh
+from intelligentscan.services.denials import Denials
+from intelligentscan.services.drift import drift_of
+from intelligentscan.services.enforcement import claim
+from intelligentscan.services.evidence import EvidenceGatherer, committee_facts
+from intelligentscan.services.locks import MAX_REASON
+from intelligentscan.services.plan_record import plan_use
+from intelligentscan.services.policies import policy_in_force
 from intelligentscan.services.principal import person
-from intelligentscan.services.seals import QUARANTINED, UNCHECKED, VERIFIED, SealChecks
+from intelligentscan.services.rights import require
+from intelligentscan.services.stage_moves import Move, outgoing_of, rows_of_move
 from intelligentscan.services.trail import TrailService
 from intelligentscan.stores.access import StoreAccess
-from intelligentscan.stores.governance.records import DEFAULT_WORKSPACE, Act, SealRecord, Subject
+from intelligentscan.stores.governance.reads import GovernanceReads
+from intelligentscan.stores.governance.records import DEFAULT_WORKSPACE, Act, Subject
 from intelligentscan.stores.governance.store import GovernedUnit
-from intelligentscan.stores.interface import StageMove, StageMoved, Stores, VersionRecord
+from intelligentscan.stores.interface import ModelRecord, StageMove, StageMoved, Stores, VersionRecord
 
 PROMOTED = "version.promoted"
-_RULES = Rules(GateSettings(), ReviewRules(), ModelRules())
+REVIEWED = ("reviewed", "segregation_of_duties")
+"""The gates that a decision of the committee can still pass."""
+
+RequestReview = Callable[[str, int], Awaitable[ReviewRequest]]
+Status = Literal["promoted", "pending_review", "would_promote", "would_refuse"]
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
-    """A move that somebody asks for."""
+class Weighed:
+    """A move, the facts for and against it, and what the gates say."""
 
-    name: str
-    version: int
-    stage: Stage
-    reason: str | None
+    move: Move
+    evidence: Evidence | None
+    policy: PolicyInForce
+    gates: tuple[GateResult, ...]
+
+    @property
+    def failed(self) -> list[GateResult]:
+        """The gates that refuse it."""
+        return [gate for gate in self.gates if gate.outcome == "fail"]
+
+    @property
+    def four_eyes(self) -> bool:
+        """Whether the policy asked for, and found, somebody else's authenticated approval."""
+        return any(g.gate == "segregation_of_duties" and g.outcome == "pass" for g in self.gates)
+
+    @property
+    def waits_for_review(self) -> bool:
+        """Whether nothing but a decision of the committee is missing, and none was taken against it."""
+        if not self.failed or any(g.gate not in REVIEWED for g in self.failed):
+            return False
+        review = self.evidence.review if self.evidence else None
+        return review is None or review.status in ("open", "expired")
 
 
-class Promoter:
+class PromotionService:
     """Weighs and makes moves."""
 
-    def __init__(self, store: StoreAccess, checks: SealChecks, trail: TrailService) -> None:
+    def __init__(
+        self,
+        store: StoreAccess,
+        gatherer: EvidenceGatherer,
+        trail: TrailService,
+        denials: Denials,
+        request_review: RequestReview,
+    ) -> None:
         self._store = store
+        self._gatherer = gatherer
         self._trail = trail
-        self._checks = checks
+        self._denials = denials
+        self._request_review = request_review
 
-    async def weigh(self, move: Move, before: VersionRecord, *, record: bool) -> list[GateResult]:
+    async def promote(
+        self,
+        name: str,
+        version: int,
+        to: str,
+        *,
+        reason: str | None = None,
+        dry_run: bool = False,
+        confirm: str | Consent | None = None,
+    ) -> PromotionDecision:
+        """Move a version to Staging, Production or Archived; stage and alias move together.
+
+        The version that leaves Production is archived and gets the alias 'previous'; promoting that one again is a
+        rollback, for which the policy asks less. A version that is there already stays, and nothing is changed. If
+        nothing but a review is missing, it is requested.
+
+        Raises:
+            InvalidArgument: no such stage, or no reason for Production.
+            ModelNotFound: no model has this name.
+            VersionNotFound: the model has no such version.
+            NotGoverned: the model was registered by plain MLflow and never adopted.
+            NotPermitted: the role of whoever asks does not allow it.
+            GatesFailed: gates fail, and not the review alone.
+        """
+        if isinstance(version, bool):
+            raise InvalidArgument("The version must be a number.", next="call again with version set to its number.")
+        plan = plan_use(confirm, "promote", {"name": name, "version": version, "to": to, "reason": reason})
+        wanted, stage = names.model_name(name), stage_from(to)
+        move = Move(wanted, version, stage, _reason(reason, stage), plan)
+        if plan is not None and not dry_run:
+            await self._store.read(plan.check)
+        asked = await self._store.read(lambda s: _asked(s, move))
+        weighed = await self.weigh(move, asked.before, record=not dry_run)
+        if dry_run:
+            status: Status = "would_refuse" if weighed.failed else "would_promote"
+            return _decision(asked, weighed, status, changed=not asked.there)
+        if asked.there:
+            return _decision(asked, weighed, "promoted", changed=False)
+        async with self._denials.noting("promote", Subject(None, DEFAULT_WORKSPACE, wanted, version)):
+            if weighed.waits_for_review:
+                review = await self._request_review(wanted, version)
+                return _decision(asked, weighed, "pending_review", changed=False, review=review)
+            if weighed.failed:
+                raise gates_failed(weighed)
+            moved = await self._store.write(lambda s: _make(s, weighed))
+        missed = await self._trail.checkpoint_if_set()
+        made = _decision(
+            replace(asked, before=moved.version, previous=moved.replaced), weighed, "promoted", changed=True
+        )
+        return made.model_copy(update={"notes": [missed]}) if missed else made
+
+    async def weigh(self, move: Move, before: VersionRecord, *, record: bool) -> Weighed:
         """Return the outcome of every gate for a move; a demotion to Archived asks none.
 
         Args:
             move: the move.
             before: the version as the registry has it.
             record: put damage into the trail, which keeps the version in quarantine; a dry run writes nothing.
-
-        Raises:
-            NotGoverned: the model was registered by plain MLflow and never adopted.
         """
-        await self._store.read(lambda s: _governed(s, move.name))
         if move.stage == "Archived":
-            return []
-        evidence = await self._evidence(move, before, record)
-        return [gate.check(evidence, _RULES) for gate in BUILT_IN]
-
-    async def move(self, move: Move, gates: list[GateResult]) -> StageMoved:
-        """Make the move.
-
-        Raises:
-            GatesFailed: a gate does not pass.
-            GovernanceUnready: guards, trail or key are not in order.
-        """
-        if failed := [g for g in gates if g.outcome == "fail"]:
-            raise gates_failed(move, gates, failed)
-        return await self._store.write(lambda s: _make(s, move, gates))
-
-    async def _evidence(self, move: Move, before: VersionRecord, record: bool) -> Evidence:
-        def facts(stores: Stores) -> tuple[SealRecord | None, bool, list[str]]:
-            with stores.governance.reading() as read:
-                seal = read.seals(DEFAULT_WORKSPACE, move.name, move.version).get(move.version)
-                legacy = move.version in read.legacy(DEFAULT_WORKSPACE, move.name)
-            return seal, legacy, [p.what for p in drift_of(stores, move.name)]
-
-        seal, legacy, drift = await self._store.read(facts)
-        found: list[Problem] = []
-        damaged: list[Problem] = []
-        if seal is not None:
-            found = await self._checks.bytes_of(seal)
-            damaged = [p for p in found if p.code != UNCHECKED]
-            drift += [p.what for p in found if p.code == UNCHECKED]
-            if record and damaged:
-                await self._checks.quarantine(seal, damaged)
-            elif record and not found:
-                await self._checks.ensure_verified(seal)
-            drift += [p.what for p in await self._checks.rows_of(seal, before)]
-            lock = await self._store.read(lambda s, e=seal.experiment_id: locks_of(s, [e]).get(e))  # type: ignore[misc]
-            if lock is not None:
-                drift += [f"{p.where}: {p.what}" for p in await self._checks.experiment(lock)]
-        drift += [p.what for p in await self._trail.problems(whole=False)]
-        verified, quarantined = await self._store.read(lambda s: _checked(s, move))
-        return Evidence(
-            name=move.name,
-            version=move.version,
-            stage=move.stage,
-            sealed=seal is not None,
-            legacy=legacy,
-            verified=verified or (seal is not None and not found),
-            quarantined=quarantined or bool(damaged),
-            drift=tuple(drift),
-        )
-
-
-def gates_failed(move: Move, gates: list[GateResult], failed: list[GateResult]) -> GatesFailed:
-    """Return the refusal that names every failed gate."""
-    named = "; ".join(f"{g.gate}: {g.detail}" for g in failed)
-    return GatesFailed(
-        f"{len(failed)} of {len(gates)} gates failed for {untrusted(move.name, 80)} version {move.version} to "
-        f"{move.stage}.",
-        next=f"{named}.",
-        details={"gates": [g.model_dump() for g in gates]},
-    )
-
-
-def _governed(stores: Stores, name: str) -> None:
-    if stores.governance.installed():
-        with stores.governance.reading() as read:
-            if read.is_governed(DEFAULT_WORKSPACE, name):
-                return
-    raise NotGoverned(
-        f"The model '{untrusted(name, 80)}' was registered by plain MLflow and is not governed.",
-        next=f"an administrator adopts it with 'intelligentscan adopt {untrusted(name, 80)}'; or register a run with "
-        f"register_model name='{untrusted(name, 80)}'.",
-    )
-
-
-def _checked(stores: Stores, move: Move) -> tuple[bool, bool]:
-    with stores.governance.reading() as read:
-        verified = read.has_event(VERIFIED, DEFAULT_WORKSPACE, move.name, move.version)
-        quarantined = move.version in read.quarantined(DEFAULT_WORKSPACE, move.name)
-    return verified, quarantined
-
-
-def _make(stores: Stores, move: Move, gates: list[GateResult]) -> StageMoved:
-    governance = stores.governance
-    if governance.joint:
-        with governance.unit() as unit:
-            unit.hold_name(DEFAULT_WORKSPACE, move.name)
-            _still_pass(stores, unit, move, gates)
-            _record(unit, move, _outgoing(stores, move), gates)
-            return stores.registry.move_stage(StageMove(move.name, move.version, move.stage))
-    with governance.unit() as unit:
-        unit.append(_act("promotion.intended", move, {}, gates))
-    outgoing = _outgoing(stores, move)
-    moved = stores.registry.move_stage(StageMove(move.name, move.version, move.stage))
-    with governance.unit() as unit:
-        _record(unit, move, outgoing, gates)
-    return moved
-
-
-def _still_pass(stores: Stores, unit: GovernedUnit, move: Move, gates: list[GateResult]) -> None:
-    """Refuse what was found changed since the gates were weighed; nobody else can write any more.
-
-    Raises:
-        GatesFailed: the version is in quarantine, or the registry does not match the record.
-    """
-    if move.stage == "Archived":
-        return
-    changed = [p.what for p in drift_of(stores, move.name) if p.code != "GUARD"]
-    if move.version in unit.read.quarantined(DEFAULT_WORKSPACE, move.name):
-        changed.append("the version was put into quarantine meanwhile")
-    if changed:
-        failed = [NotDrifted.failed(move.name, tuple(changed))]
-        raise gates_failed(move, [g for g in gates if g.gate != failed[0].gate] + failed, failed)
+            return Weighed(move, None, await self._store.read(_policy), ())
+        gathered = await self._gatherer.gather(before, move.stage, _now(), record=record)
+        gates = weigh(gathered.policy.policy, gathered.evidence)
+        return Weighed(move, gathered.evidence, gathered.policy, tuple(gates))
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
-    """What leaves a stage when another version comes: the one that is replaced, and every one that is archived."""
+class _Asked:
+    """What was asked for, as the registry has it now."""
 
-    replaced: int | None
-    archived: tuple[int, ...]
+    before: VersionRecord
+    there: bool
+    previous: int | None
+    enforcement: Enforcement
 
 
-def _outgoing(stores: Stores, move: Move) -> Outgoing:
-    """Return what will leave the stage; plain MLflow may have put several versions there."""
-    if move.stage not in ALIAS_OF_STAGE:
-        return Outgoing(None, ())
+def _asked(stores: Stores, move: Move) -> _Asked:
+    model = stores.registry.get_model(move.name)
+    if model is None:
+        raise no_model(move.name)
+    before = stores.registry.get_versions(move.name, move.version, 1, None).rows[0]
+    if not stores.governance.installed():
+        raise _not_governed(move.name)
+    with stores.governance.reading() as read:
+        if not read.is_governed(DEFAULT_WORKSPACE, move.name):
+            raise _not_governed(move.name)
+        require(read, right_for(move.stage, before.stage), read.product_of(DEFAULT_WORKSPACE, move.name))
     holder = stores.registry.in_stage(move.name, move.stage)
-    there = {v.version for v in all_versions(stores, move.name) if v.stage == move.stage}
-    leaving = (there | {holder} if holder is not None else there) - {move.version}
-    return Outgoing(holder if holder in leaving else None, tuple(sorted(leaving)))
+    previous = holder if holder != move.version else None
+    return _Asked(before, _is_there(model, before, move.stage), previous, claim(stores))
 
 
-def _record(unit: GovernedUnit, move: Move, outgoing: Outgoing, gates: list[GateResult]) -> None:
-    """Write where every version and alias of the name is after the move."""
+def _is_there(model: ModelRecord, before: VersionRecord, stage: Stage) -> bool:
+    alias = ALIAS_OF_STAGE.get(stage)
+    return before.stage == stage and (alias is None or model.aliases.get(alias) == before.version)
+
+
+def right_for(to: Stage, source: Stage) -> Right:
+    """Return the right that a move asks for."""
+    if to == "Production":
+        return "release"
+    return "withdraw" if source == "Production" else "stage"
+
+
+def gates_failed(weighed: Weighed) -> GatesFailed:
+    """Return the refusal that names every failed gate."""
+    move, failed = weighed.move, weighed.failed
+    named = "; ".join(f"{g.gate}: {g.detail}" for g in failed)
+    return GatesFailed(
+        f"{len(failed)} of {len(weighed.gates)} gates failed for {untrusted(move.name, 80)} version {move.version} to "
+        f"{move.stage}.",
+        next=f"{named}.",
+        details={"gates": [g.model_dump() for g in weighed.gates], "policy": weighed.policy.policy.policy},
+    )
+
+
+def no_model(name: str) -> ModelNotFound:
+    """Return the error for a name that no registered model has."""
+    return ModelNotFound(
+        f"There is no registered model '{untrusted(name, 80)}'.",
+        next="register one with register_model, or check the name in MLflow's UI.",
+    )
+
+
+def _not_governed(name: str) -> NotGoverned:
+    shown = untrusted(name, 80)
+    return NotGoverned(
+        f"The model '{shown}' was registered by plain MLflow and is not governed.",
+        next=f"an administrator adopts it with 'intelligentscan adopt {shown}'; or register a run with "
+        f"register_model name='{shown}'.",
+    )
+
+
+def _reason(reason: str | None, stage: Stage) -> str | None:
+    if stage == "Production" and not (reason and reason.strip()):
+        raise InvalidArgument(
+            "A promotion to Production needs a reason.", next="call promote again with reason: why this version, now."
+        )
+    if reason is not None and len(reason) > MAX_REASON:
+        raise InvalidArgument(
+            f"The reason has {len(reason):,} characters; the most is {MAX_REASON:,}.", next="give a shorter reason."
+        )
+    return reason
+
+
+def _policy(stores: Stores) -> PolicyInForce:
+    with stores.governance.reading() as read:
+        return policy_in_force(read)
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+def _make(stores: Stores, weighed: Weighed) -> StageMoved:
+    governance, move = stores.governance, weighed.move
+    if governance.joint:
+        with governance.unit() as unit:
+            unit.hold_name(DEFAULT_WORKSPACE, move.name)
+            weighed = _still(stores, unit, weighed)
+            if move.plan is not None:
+                move.plan.consume(unit, stores)
+            _record(stores, unit, weighed)
+            return stores.registry.move_stage(StageMove(move.name, move.version, move.stage))
+    with governance.unit() as unit:
+        weighed = _still(stores, unit, weighed)
+        if move.plan is not None:
+            move.plan.consume(unit, stores)
+        unit.append(_act("promotion.intended", weighed, {}))
+    outgoing = outgoing_of(stores, move)
+    moved = stores.registry.move_stage(StageMove(move.name, move.version, move.stage))
+    with governance.unit() as unit:
+        unit.append(_act(PROMOTED, weighed, rows_of_move(unit, move, outgoing), **_sealed(unit.read, move)))
+    return moved
+
+
+def _still(stores: Stores, unit: GovernedUnit, weighed: Weighed) -> Weighed:
+    """Weigh again what can have changed since; nobody else can write any more.
+
+    Raises:
+        NotPermitted: a role was taken away meanwhile.
+        GatesFailed: the version is in quarantine, registry and record differ, or a review or the policy has changed.
+    """
+    move, evidence = weighed.move, weighed.evidence
+    before = stores.registry.get_versions(move.name, move.version, 1, None).rows[0]
+    right = right_for(move.stage, before.stage)
+    require(unit.read, right, unit.read.product_of(DEFAULT_WORKSPACE, move.name))
+    if evidence is None:
+        return weighed
+    changed = [p.what for p in drift_of(stores, move.name) if p.code != "GUARD"]
+    if move.version in unit.read.quarantined(DEFAULT_WORKSPACE, move.name):
+        changed.append("the version was put into quarantine meanwhile")
+    policy = policy_in_force(unit.read)
     seal = unit.read.seals(DEFAULT_WORKSPACE, move.name, move.version).get(move.version)
-    evidence = {"manifest_digest": seal.manifest_digest, "sealed_by_event": seal.event} if seal else {}
-    unit.append(_act(PROMOTED, move, _rows(unit, move, outgoing), gates, **evidence))
+    now = _now()
+    review = committee_facts(unit.read, seal, policy, now) if seal else None
+    drift = (*evidence.drift, *changed)
+    gates = weigh(policy.policy, replace(evidence, review=review, drift=drift, now=now))
+    if changed:  # whatever the policy asks for
+        gates = [g for g in gates if g.gate != NotDrifted.name] + [NotDrifted.failed(move.name, drift)]
+    again = Weighed(move, evidence, policy, tuple(gates))
+    if again.failed:
+        raise gates_failed(again)
+    return again
 
 
-def _rows(unit: GovernedUnit, move: Move, outgoing: Outgoing) -> dict[str, list[dict[str, Any]]]:
-    """Return the rows of the stage and alias record that a move makes."""
-    key = {"workspace": DEFAULT_WORKSPACE, "name": move.name}
-    aliases = unit.read.aliases(DEFAULT_WORKSPACE, move.name)
-    own = ALIAS_OF_STAGE.get(move.stage)
-    wanted = dict(aliases)
-    for alias in RESERVED_ALIASES:
-        if wanted.get(alias) == move.version:
-            wanted[alias] = None
-    if own is not None:
-        wanted[own] = move.version
-    if move.stage == "Production" and outgoing.replaced is not None:
-        wanted[PREVIOUS] = outgoing.replaced
-    stages = [{**key, "version": move.version, "stage": move.stage}]
-    stages += [{**key, "version": version, "stage": "Archived"} for version in outgoing.archived]
-    changed = [{**key, "alias": a, "version": v} for a, v in wanted.items() if aliases.get(a) != v or a not in aliases]
-    return {"stage": stages, "alias": changed}
+def _record(stores: Stores, unit: GovernedUnit, weighed: Weighed) -> None:
+    """Write where every version and alias of the name is after the move."""
+    move = weighed.move
+    rows = rows_of_move(unit, move, outgoing_of(stores, move))
+    unit.append(_act(PROMOTED, weighed, rows, **_sealed(unit.read, move)))
 
 
-def _act(
-    action: str, move: Move, rows: dict[str, list[dict[str, Any]]], gates: list[GateResult], **evidence: object
-) -> Act:
+def _sealed(read: GovernanceReads, move: Move) -> dict[str, object]:
+    seal = read.seals(DEFAULT_WORKSPACE, move.name, move.version).get(move.version)
+    return {"manifest_digest": seal.manifest_digest, "sealed_by_event": seal.event} if seal else {}
+
+
+def _act(action: str, weighed: Weighed, rows: dict[str, list[dict[str, Any]]], **sealed: object) -> Act:
+    move, evidence = weighed.move, weighed.evidence
+    review = evidence.review if evidence else None
+    facts: dict[str, Any] = {
+        "to": move.stage,
+        "gates": [{"gate": g.gate, "outcome": g.outcome, "origin": g.origin} for g in weighed.gates],
+        "policy": weighed.policy.digest,
+        "four_eyes": weighed.four_eyes,
+        **sealed,
+        **(move.plan.facts if move.plan else {}),
+    }
+    if evidence and evidence.rollback:
+        facts["rollback"] = True
+    if review is not None and review.approvals:
+        facts |= {"review": review.review_id, "approved_by": [a.person for a in review.approvals]}
     return Act(
         action,
         person(),
         Subject(workspace=DEFAULT_WORKSPACE, name=move.name, version=move.version),
-        facts={
-            "to": move.stage,
-            "gates": [{"gate": g.gate, "outcome": g.outcome, "origin": g.origin} for g in gates],
-            **evidence,
-        },
+        facts=facts,
         rows=rows,
         text={"reason": move.reason} if move.reason else {},
     )
 
 
-__all__ = ["PROMOTED", "QUARANTINED", "Move", "Promoter", "gates_failed"]
+def _decision(
+    asked: _Asked, weighed: Weighed, status: Status, *, changed: bool, review: ReviewRequest | None = None
+) -> PromotionDecision:
+    notes = []
+    if review is not None:
+        notes.append(f"Waits for a person: {review.next}")
+    return PromotionDecision(
+        status=status,
+        name=asked.before.name,
+        version=asked.before.version,
+        stage=weighed.move.stage,
+        aliases=list(asked.before.aliases),
+        previous_version=asked.previous,
+        gates=list(weighed.gates),
+        changed=changed,
+        policy=weighed.policy.policy.policy,
+        four_eyes=weighed.four_eyes,
+        enforcement=asked.enforcement,
+        review_id=review.review_id if review else None,
+        notes=notes,
+    )

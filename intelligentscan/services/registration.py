@@ -22,19 +22,22 @@ from intelligentscan._digest import sha256_hex
 from intelligentscan._private_folder import private_folder
 from intelligentscan.domain.errors import (
     BytesChanged,
-    DefaultExperiment,
-    ExperimentDeleted,
-    ExperimentNotFound,
     RunNotFound,
-    StillRunning,
 )
-from intelligentscan.domain.names import next_experiment_name
+from intelligentscan.domain.people import Tier
 from intelligentscan.domain.registry import RESERVED_ALIASES
-from intelligentscan.domain.text import untrusted
 from intelligentscan.services.artifact_folders import list_folders
 from intelligentscan.services.drift import all_versions, refuse_forged
 from intelligentscan.services.lineage import Lineage, lineage_of
 from intelligentscan.services.locks import locks_of
+from intelligentscan.services.plan_record import PlanUse
+from intelligentscan.services.registration_checks import (
+    end_others,
+    experiment_of,
+    next_free_name,
+    others_left,
+    product_for,
+)
 from intelligentscan.services.seals import ARCHIVE, SealChecks, api_document, manifest_statement
 from intelligentscan.settings import artifact_uri
 from intelligentscan.stores.access import StoreAccess
@@ -66,10 +69,6 @@ MAX_BYTES = 20 * 2**30
 MAX_FILES = 20_000
 TICKET_MS = 15 * 60 * 1000
 RETENTION_MS = 10 * 366 * 86_400_000
-ABANDONED_AFTER_MS = 86_400_000
-_DEFAULT_EXPERIMENT = "0"
-_MAX_RUNNING = 50_000  # the most that MLflow finds in one search
-_MAX_NAMED = 20
 _LEFTOVER_S = 86_400.0
 
 
@@ -85,7 +84,9 @@ class Wanted:
     tags: dict[str, str] = field(default_factory=dict)
     product: str | None = None
     use_case: str | None = None
+    tier: Tier = "standard"
     abandon_running: bool = False
+    plan: PlanUse | None = None
 
     def view_id(self, manifest_digest: str, version: int) -> str:
         """Return the name of the sealed folder: the same for the same version."""
@@ -119,7 +120,7 @@ class Registrar:
         self._archive = archive
         self._checks = checks
 
-    async def preview(self, wanted: RunRecord) -> tuple[LockRecord | None, str]:
+    async def preview(self, wanted: RunRecord, *, abandon: bool) -> tuple[LockRecord | None, str]:
         """Return the lock that is there already, and the name of the experiment that would follow.
 
         Raises:
@@ -127,13 +128,13 @@ class Registrar:
         """
 
         def look(stores: Stores) -> tuple[LockRecord | None, str]:
-            experiment = _experiment(stores, wanted.experiment_id)
+            experiment = experiment_of(stores, wanted.experiment_id)
             lock = None
             if stores.governance.joint or stores.governance.installed():
                 with stores.governance.reading() as read:
                     lock = read.lock(experiment.experiment_id)
-            _others_ended(stores, wanted, abandon=False) if lock is None else None
-            return lock, lock.next_experiment if lock else _following(stores, experiment.name, set())
+            others_left(stores, wanted, abandon=abandon) if lock is None else None
+            return lock, lock.next_experiment if lock else next_free_name(stores, experiment.name, set())
 
         return await self._store.read(look)
 
@@ -147,7 +148,7 @@ class Registrar:
             BytesChanged: the model's files changed meanwhile.
         """
         experiment_id = wanted.run.experiment_id
-        experiment = await self._store.read(lambda s: _experiment(s, experiment_id))
+        experiment = await self._store.read(lambda s: experiment_of(s, experiment_id))
         async with private_folder() as private:
             folder = await self._store.read(lambda s: s.registry.fetch(wanted.source, private / "model"))
             manifest = await anyio.to_thread.run_sync(self._take, folder, experiment, abandon_on_cancel=True)
@@ -206,8 +207,11 @@ class Registrar:
             unit.hold_experiment(wanted.run.experiment_id)
             unit.hold_name(DEFAULT_WORKSPACE, wanted.name)
             refuse_forged(unit.read, *_subjects(wanted))
+            product = product_for(unit.read, wanted.name, wanted.product, lineage.product)
             if (there := self._made_before(unit, wanted, manifest)) is not None:
                 return there
+            if wanted.plan is not None:
+                wanted.plan.consume(unit, stores, manifest.digest)
             experiment = self._look_again(stores, unit, wanted, manifest)
             stores.registry.ensure_model(wanted.name)
             version = stores.registry.highest_version(wanted.name) + 1
@@ -221,7 +225,8 @@ class Registrar:
             rows = version_digest(unit.connection, DEFAULT_WORKSPACE, wanted.name, version)
             rows_digest = self._archive.put_document(rfc8785.dumps(rows.document))
             lock = self._lock(stores, unit, wanted, experiment, files)
-            seal = self._seal(unit, wanted, manifest, lineage, version, view.name, rows_digest, ticket_id)
+            known = lineage.of_product(product)
+            seal = self._seal(unit, wanted, manifest, known, version, view.name, rows_digest, ticket_id)
             return Registered(seal, lock, created=True, verified=False)
 
     def _in_steps(
@@ -231,8 +236,11 @@ class Registrar:
         governance = stores.governance
         with governance.unit() as unit:
             refuse_forged(unit.read, *_subjects(wanted))
+            product = product_for(unit.read, wanted.name, wanted.product, lineage.product)
             if (there := self._made_before(unit, wanted, manifest)) is not None:
                 return there
+            if wanted.plan is not None:
+                wanted.plan.consume(unit, stores, manifest.digest)
             experiment = self._look_again(stores, unit, wanted, None)
             facts = {"manifest_digest": manifest.digest, "model": wanted.source.uri}
             unit.append(_act("registration.intended", wanted, None, facts=facts))
@@ -245,7 +253,8 @@ class Registrar:
             self._govern_name(stores, unit, wanted, record.version)
             rows_digest = self._archive.put_document(api_document(stores, wanted.run.run_id, record))
             lock = self._lock(stores, unit, wanted, experiment, files)
-            seal = self._seal(unit, wanted, manifest, lineage, record.version, view.name, rows_digest, None)
+            known = lineage.of_product(product)
+            seal = self._seal(unit, wanted, manifest, known, record.version, view.name, rows_digest, None)
             return Registered(seal, lock, created=True, verified=False)
 
     def _made_before(self, unit: GovernedUnit, wanted: Wanted, manifest: Manifest) -> Registered | None:
@@ -258,7 +267,7 @@ class Registrar:
         self, stores: Stores, unit: GovernedUnit, wanted: Wanted, manifest: Manifest | None
     ) -> ExperimentRecord:
         """Check, now that nobody else can write, what was checked before the copy."""
-        experiment = _experiment(stores, wanted.run.experiment_id)
+        experiment = experiment_of(stores, wanted.run.experiment_id)
         run = stores.tracking.get_run(wanted.run.run_id)
         if run is None or run.deleted or run.status != "FINISHED" or run.experiment_id != experiment.experiment_id:
             raise RunNotFound(
@@ -266,7 +275,7 @@ class Registrar:
                 next="end or restore it, then call register_model again.",
             )
         if unit.read.lock(experiment.experiment_id) is None:
-            ended = _others_ended(stores, wanted.run, abandon=wanted.abandon_running)
+            ended = end_others(stores, wanted.run, abandon=wanted.abandon_running)
             for run_id in ended:
                 act = _act("run.abandoned", wanted, None)
                 unit.append(Act(act.action, NPTA, Subject(experiment.experiment_id, run_id=run_id), act.on_behalf_of))
@@ -316,7 +325,7 @@ class Registrar:
         folders = stores.tracking.folders(experiment.experiment_id)
         if files is None or files.folders != folders:  # unlocked a moment ago, or a run has ended since
             files = self._listed(folders)
-        following = _following(stores, experiment.name, unit.read.locked_names())
+        following = next_free_name(stores, experiment.name, unit.read.locked_names())
         rows_digest = ""
         if unit.joint:
             rows = experiment_digest(unit.connection, experiment.experiment_id)
@@ -368,7 +377,9 @@ class Registrar:
                 wanted,
                 version,
                 rows=rows,
-                facts=lineage.facts | {"product": wanted.product or lineage.product},
+                facts=lineage.facts
+                | {"product": lineage.product, "tier": wanted.tier}
+                | (wanted.plan.facts if wanted.plan else {}),
                 text=lineage.text
                 | {ARCHIVE: str(self._archive.root)}
                 | ({"use_case": wanted.use_case} if wanted.use_case else {}),
@@ -427,49 +438,3 @@ def _act(action: str, wanted: Wanted, version: int | None, **more: Any) -> Act:
 def _digest_now(stores: Stores, wanted: Wanted) -> str:
     manifest: Any = stores.registry.manifest(wanted.source)
     return sha256_hex(rfc8785.dumps(manifest))
-
-
-def _experiment(stores: Stores, experiment_id: str) -> ExperimentRecord:
-    if experiment_id == _DEFAULT_EXPERIMENT:
-        raise DefaultExperiment(
-            "The run belongs to MLflow's default experiment, which is everybody's and is never locked.",
-            next="log the run in an experiment of its own (create_experiment), then register that run.",
-        )
-    found = stores.tracking.experiment_by_id(experiment_id)
-    if found is None:
-        raise ExperimentNotFound("The run's experiment is gone.", next="list what is there with search_experiments.")
-    if found.deleted:
-        raise ExperimentDeleted(
-            f"The experiment '{untrusted(found.name, 80)}' of the run was deleted.",
-            next="restore it with 'mlflow experiments restore', then call register_model again.",
-        )
-    return found
-
-
-def _others_ended(stores: Stores, run: RunRecord, *, abandon: bool) -> list[str]:
-    """Refuse while other runs of the experiment go on; end those that nobody writes to if that is asked for."""
-    others = [r for r in stores.tracking.running(run.experiment_id, _MAX_RUNNING) if r.run_id != run.run_id]
-    now = int(time.time() * 1000)
-    fresh = [r for r in others if now - r.last_write < ABANDONED_AFTER_MS]
-    if fresh or (others and not abandon):
-        first = (fresh or others)[0]
-        old = not fresh
-        raise StillRunning(
-            f"{len(others)} other run{'s' if len(others) > 1 else ''} of the experiment still going, "
-            f"{first.run_id} for one; the lock would cut {'them' if len(others) > 1 else 'it'} off.",
-            next=f"end it with log_run run_id='{first.run_id}' status='FINISHED' (or 'KILLED'), then call "
-            "register_model again"
-            + ("; nothing was written to it for a day: abandon_running=true ends it." if old else "."),
-            details={"running": [r.run_id for r in others[:_MAX_NAMED]]},
-        )
-    for other in others:
-        stores.tracking.end_run(other.run_id, "KILLED", now)
-    return [r.run_id for r in others]
-
-
-def _following(stores: Stores, name: str, locked: set[str]) -> str:
-    """Return the first free name of the chain X, X-v2, X-v3 and so on."""
-    following = next_experiment_name(name)
-    while following in locked or stores.tracking.find_experiment_by_name(following) is not None:
-        following = next_experiment_name(following)
-    return following

@@ -10,37 +10,32 @@ from intelligentscan.domain import names
 from intelligentscan.domain.clock import rfc3339
 from intelligentscan.domain.errors import (
     InvalidArgument,
-    ModelNotFound,
     NoModel,
     NotFound,
     RunNotFinished,
 )
+from intelligentscan.domain.plan import Consent
 from intelligentscan.domain.registry import (
-    ALIAS_OF_STAGE,
-    Enforcement,
-    GateResult,
     ModelDetails,
     PromotionDecision,
     RegisteredVersion,
-    Stage,
     VersionRow,
-    stage_from,
 )
 from intelligentscan.domain.text import untrusted
 from intelligentscan.services import cursor as cursors
 from intelligentscan.services.denials import Denials
 from intelligentscan.services.enforcement import claim
+from intelligentscan.services.plan_record import plan_use
 from intelligentscan.services.principal import person
-from intelligentscan.services.promotion import PROMOTED, Move, Promoter
+from intelligentscan.services.promotion import PROMOTED, PromotionService, no_model
 from intelligentscan.services.registration import Registrar, Wanted
 from intelligentscan.services.resolve import Resolver, full_run_id
 from intelligentscan.services.scan_configs import MODEL_NAME, ScanConfigs
 from intelligentscan.services.trail import TrailService
 from intelligentscan.stores.access import StoreAccess
-from intelligentscan.stores.governance.records import DEFAULT_WORKSPACE, Subject
+from intelligentscan.stores.governance.records import DEFAULT_WORKSPACE, SealRecord, Subject
 from intelligentscan.stores.interface import ModelSource, RunRecord, Stores, VersionRecord
 
-MAX_REASON = 1_000
 _MAX_SIBLINGS = 5
 
 
@@ -53,7 +48,7 @@ class RegistryService:
         resolver: Resolver,
         configs: ScanConfigs,
         registrar: Registrar,
-        promoter: Promoter,
+        promotion: PromotionService,
         denials: Denials,
         trail: TrailService,
     ) -> None:
@@ -63,7 +58,7 @@ class RegistryService:
         self._resolver = resolver
         self._configs = configs
         self._registrar = registrar
-        self._promoter = promoter
+        self._promotion = promotion
 
     async def register(
         self,
@@ -78,7 +73,7 @@ class RegistryService:
         use_case: str | None = None,
         abandon_running: bool = False,
         dry_run: bool = False,
-        confirm: str | None = None,
+        confirm: str | Consent | None = None,
     ) -> RegisteredVersion:
         """Register a run's logged model, or a scan's configuration, as the next version of a name.
 
@@ -96,14 +91,19 @@ class RegistryService:
             use_case: what it is for, kept in the trail.
             abandon_running: end other runs of the experiment that nobody wrote to for a day.
             dry_run: only say what would be registered.
-            confirm: id of an approved plan.
+            confirm: id of a plan that a person approved, or a yes that came with the call.
 
         Raises:
             NoModel: the run has no model; nothing was created.
             RunNotFinished: the run is still running or failed.
             Refused: the state of the experiment or of the store forbids it; the subclass says why.
         """
-        _no_plan(confirm)
+        arguments: dict[str, object] = {
+            "name": name, "run_id": run_id, "model_uri": model_uri, "model_path": model_path,
+            "description": description, "tags": tags, "product": product, "use_case": use_case,
+            "abandon_running": abandon_running,
+        }  # fmt: skip
+        plan = plan_use(confirm, "register_model", arguments)
         wanted = names.model_name(name)
         text, version_tags = names.description(description), names.tags(tags)
         purpose = names.description(use_case)
@@ -112,10 +112,14 @@ class RegistryService:
             raise InvalidArgument(
                 "Give either run_id or model_uri.", next="call register_model with the run_id of a finished run."
             )
+        if plan is not None and not dry_run:
+            await self._store.read(plan.check)
         await self._store.read(lambda s: s.registry.refuse_prompt(wanted))
         source, run = await self._source(run_id, model_uri, model_path, dry_run)
         if dry_run or source is None:
-            return await self._would_register(wanted, source, run, owner)
+            return await self._would_register(wanted, source, run, owner, abandon_running)
+        # Its bytes are ours, made from the YAML of a scan; whatever else is registered is examined like any model.
+        own_config = source.name == MODEL_NAME and run.run_id != run_id
         request = Wanted(
             name=wanted,
             source=source,
@@ -125,13 +129,15 @@ class RegistryService:
             tags=version_tags,
             product=owner,
             use_case=purpose,
+            tier="scan-config" if own_config else "standard",
             abandon_running=abandon_running,
+            plan=plan,
         )
         subject = Subject(run.experiment_id, DEFAULT_WORKSPACE, wanted, run_id=run.run_id)
         async with self._denials.noting("register_model", subject):
             done = await self._registrar.register(request)
         notes = [] if done.verified else ["Its sealed copy differs from what was copied: it is in quarantine."]
-        if source.name == MODEL_NAME and run.run_id != run_id and done.lock is not None:
+        if own_config and done.lock is not None:
             kept = untrusted(done.lock.experiment_name, 80)
             notes.append(f"Locked is '{kept}', where configurations are kept; the experiment of the scan stays open.")
         if done.created and (missed := await self._trail.checkpoint_if_set()):
@@ -156,21 +162,22 @@ class RegistryService:
         )
 
     async def _would_register(
-        self, name: str, source: ModelSource | None, run: RunRecord, product: str | None
+        self, name: str, source: ModelSource | None, run: RunRecord, product: str | None, abandon: bool
     ) -> RegisteredVersion:
         manifest: Any = await self._store.read(lambda s: s.registry.manifest(source)) if source else []
         digest = sha256_hex(rfc8785.dumps(manifest)) if source else None
         notes: list[str] = []
         locked, following = False, None
         if source is not None:
-            lock, following = await self._registrar.preview(run)
+            lock, following = await self._registrar.preview(run, abandon=abandon)
             locked = lock is not None
             if lock is None:
                 notes = ["Registering locks the experiment of the run for everybody."]
+        there, highest = await self._versions(name, run.run_id, digest)
         return RegisteredVersion(
             status="would_register",
             name=name,
-            version=await self._next_version(name, run.run_id, digest),
+            version=there.version if there else highest + 1,
             created=False,
             source_run_id=run.run_id,
             model=untrusted(source.name, 100) if source else MODEL_NAME,
@@ -180,6 +187,7 @@ class RegistryService:
             next_experiment=untrusted(following, names.MAX_NAME) if following else None,
             enforcement=await self._store.read(claim),
             product=product,
+            seal_event=there.event if there else None,
             notes=notes,
         )
 
@@ -197,7 +205,7 @@ class RegistryService:
         token = cursors.decode(cursor, "versions", wanted)
         model = await self._store.read(lambda s: s.registry.get_model(wanted))
         if model is None:
-            raise _no_model(wanted)
+            raise no_model(wanted)
         page = await self._store.read(lambda s: s.registry.get_versions(wanted, version, limit, token))
         governed = await self._store.read(lambda s: _standing(s, wanted))
         return ModelDetails(
@@ -217,45 +225,10 @@ class RegistryService:
         *,
         reason: str | None = None,
         dry_run: bool = False,
-        confirm: str | None = None,
+        confirm: str | Consent | None = None,
     ) -> PromotionDecision:
-        """Move a version to Staging, Production or Archived; stage and alias move together.
-
-        The version that leaves Production is archived and gets the alias 'previous'. A version that is there
-        already stays, and nothing is changed.
-
-        Raises:
-            InvalidArgument: no such stage, or no reason for Production.
-            ModelNotFound: no model has this name.
-            VersionNotFound: the model has no such version.
-        """
-        _no_plan(confirm)
-        if isinstance(version, bool):
-            raise InvalidArgument("The version must be a number.", next="call again with version set to its number.")
-        wanted, stage = names.model_name(name), stage_from(to)
-        because = _reason(reason, stage)
-        model = await self._store.read(lambda s: s.registry.get_model(wanted))
-        if model is None:
-            raise _no_model(wanted)
-        before = (await self._store.read(lambda s: s.registry.get_versions(wanted, version, 1, None))).rows[0]
-        alias = ALIAS_OF_STAGE.get(stage)
-        holder = await self._store.read(lambda s: s.registry.in_stage(wanted, stage))
-        there = before.stage == stage and (alias is None or model.aliases.get(alias) == version)
-        previous = holder if holder != version else None
-        move = Move(wanted, version, stage, because)
-        gates = await self._promoter.weigh(move, before, record=not dry_run)
-        enforcement = await self._store.read(claim)
-        if dry_run:
-            refused = any(g.outcome == "fail" for g in gates)
-            status: Literal["would_refuse", "would_promote"] = "would_refuse" if refused else "would_promote"
-            return _decision(before, stage, previous, status, gates, enforcement, changed=not there)
-        if there:
-            return _decision(before, stage, previous, "promoted", gates, enforcement, changed=False)
-        async with self._denials.noting("promote", Subject(None, DEFAULT_WORKSPACE, wanted, version)):
-            moved = await self._promoter.move(move, gates)
-        missed = await self._trail.checkpoint_if_set()
-        made = _decision(moved.version, stage, moved.replaced, "promoted", gates, enforcement, changed=True)
-        return made.model_copy(update={"notes": [missed]}) if missed else made
+        """Move a version to Staging, Production or Archived, as `PromotionService.promote` says."""
+        return await self._promotion.promote(name, version, to, reason=reason, dry_run=dry_run, confirm=confirm)
 
     async def _source(
         self, run_id: str | None, model_uri: str | None, model_path: str | None, dry_run: bool
@@ -309,17 +282,17 @@ class RegistryService:
             details={"runs_with_models": list(siblings)},
         )
 
-    async def _next_version(self, name: str, run_id: str, digest: str | None) -> int:
-        """Return the version that these bytes of this run have already, or the number of the next one."""
+    async def _versions(self, name: str, run_id: str, digest: str | None) -> tuple[SealRecord | None, int]:
+        """Return the version that these bytes of this run have already, and the highest of the name."""
 
-        def number(stores: Stores) -> int:
+        def look(stores: Stores) -> tuple[SealRecord | None, int]:
+            seal = None
             if digest is not None and stores.governance.installed():
                 with stores.governance.reading() as read:
-                    if (seal := read.seal_of(DEFAULT_WORKSPACE, name, run_id, digest)) is not None:
-                        return seal.version
-            return stores.registry.highest_version(name) + 1
+                    seal = read.seal_of(DEFAULT_WORKSPACE, name, run_id, digest)
+            return seal, stores.registry.highest_version(name)
 
-        return await self._store.read(number)
+        return await self._store.read(look)
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,54 +338,6 @@ def _finished(run: RunRecord) -> RunRecord:
         next=f"end it with log_run run_id='{run.run_id}' status='FINISHED', or register another run."
         if run.status == "RUNNING"
         else "register a finished run; search_runs with filter \"attributes.status = 'FINISHED'\" lists them.",
-    )
-
-
-def _reason(reason: str | None, stage: Stage) -> str | None:
-    if stage == "Production" and not (reason and reason.strip()):
-        raise InvalidArgument(
-            "A promotion to Production needs a reason.", next="call promote again with reason: why this version, now."
-        )
-    if reason is not None and len(reason) > MAX_REASON:
-        raise InvalidArgument(
-            f"The reason has {len(reason):,} characters; the most is {MAX_REASON:,}.", next="give a shorter reason."
-        )
-    return reason
-
-
-def _no_plan(confirm: str | None) -> None:
-    if confirm is not None:
-        raise InvalidArgument("There is no plan with this id to confirm.", next="call again without confirm.")
-
-
-def _no_model(name: str) -> ModelNotFound:
-    return ModelNotFound(
-        f"There is no registered model '{untrusted(name, 80)}'.",
-        next="register one with register_model, or check the name in MLflow's UI.",
-    )
-
-
-def _decision(
-    version: VersionRecord,
-    stage: Stage,
-    previous: int | None,
-    status: Literal["promoted", "would_promote", "would_refuse"],
-    gates: list[GateResult],
-    enforcement: Enforcement,
-    *,
-    changed: bool,
-) -> PromotionDecision:
-    return PromotionDecision(
-        status=status,
-        name=version.name,
-        version=version.version,
-        stage=stage,
-        aliases=list(version.aliases),
-        previous_version=previous,
-        gates=gates,
-        changed=changed,
-        four_eyes=False,
-        enforcement=enforcement,
     )
 
 

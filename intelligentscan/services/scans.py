@@ -32,6 +32,7 @@ from intelligentscan.services.resolve import LATEST, Destination, Resolver
 from intelligentscan.services.runs import authored
 from intelligentscan.services.scan_answers import finding_row, lies_under, scan_run, with_states
 from intelligentscan.services.scan_artifacts import write_artifacts
+from intelligentscan.services.scan_evidence import ScanEvidence
 from intelligentscan.services.scan_facts import metrics_of, params_of, tags_of, target_of
 from intelligentscan.services.scan_imports import ScannerOutput, read_output
 from intelligentscan.services.scan_records import ScanRecords
@@ -48,9 +49,16 @@ class ScanService:
     """One use case per method."""
 
     def __init__(
-        self, store: StoreAccess, resolver: Resolver, roots: AllowedRoots, records: ScanRecords, locks: LockService
+        self,
+        store: StoreAccess,
+        resolver: Resolver,
+        roots: AllowedRoots,
+        records: ScanRecords,
+        locks: LockService,
+        evidence: ScanEvidence,
     ) -> None:
         self._store = store
+        self._evidence = evidence
         self._locks = locks
         self._resolver = resolver
         self._roots = roots
@@ -305,11 +313,11 @@ class ScanService:
                 idempotency=key(experiment_id=within.experiment_id),
             )
             written = await self._store.write(lambda s: s.tracking.write_run(draft))
-        if not written.created:
-            return await self._shown(within, written.run)
-        return scan_run(
-            within, written.run, report.findings, created=True, coverage=report.coverage, warnings=report.warnings
-        )
+            if not written.created:
+                return await self._shown(within, written.run)
+            unrecorded = await self._evidence.record(written.run, report, private)
+        warnings = (*report.warnings, unrecorded) if unrecorded else report.warnings
+        return scan_run(within, written.run, report.findings, created=True, coverage=report.coverage, warnings=warnings)
 
     async def _shown(self, within: ExperimentRecord, run: RunRecord) -> ScanRun:
         """Return the answer for a scan that was logged before, as it was then."""

@@ -90,6 +90,16 @@ class SealChecks:
         root = await self._store.read(lambda s: _archive_root(s, seal.event))
         return await anyio.to_thread.run_sync(self._bytes_of, seal, root)
 
+    async def folder_of(self, seal: SealRecord) -> Path | None:
+        """Return the folder of the sealed copy, None if no archive in reach holds it."""
+        root = await self._store.read(lambda s: _archive_root(s, seal.event))
+
+        def find() -> Path | None:
+            archive = self._holder(seal.manifest_digest, root)
+            return archive.view_path(seal.source) if archive is not None else None
+
+        return await anyio.to_thread.run_sync(find)
+
     async def rows_of(self, seal: SealRecord, version: VersionRecord | None) -> list[Problem]:
         """Return what was changed in the registry's rows of a sealed version."""
         return await self._store.read(lambda s: self._rows_of(s, seal, version))

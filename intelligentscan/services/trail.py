@@ -16,6 +16,7 @@ from intelligentscan.domain.errors import IntelligentScanError, InvalidArgument,
 from intelligentscan.domain.integrity import Problem
 from intelligentscan.domain.text import untrusted
 from intelligentscan.services.principal import person
+from intelligentscan.services.rights import require
 from intelligentscan.settings import Settings
 from intelligentscan.stores.access import StoreAccess
 from intelligentscan.stores.governance.chain import EventRecord
@@ -217,6 +218,7 @@ class TrailService:
 
         def act(stores: Stores) -> KeyRotation:
             with stores.governance.unit() as unit:
+                require(unit.read, "administer", None)
                 old, head = unit.key_in_force(), unit.head()
                 new = stores.governance.keys.create()
                 body = rotation_body(old, new, head.hash)

@@ -7,8 +7,9 @@ from pydantic import Field
 from intelligentscan.domain.history import History
 from intelligentscan.domain.integrity import IntegrityReport
 from intelligentscan.domain.names import MAX_NAME
+from intelligentscan.domain.people import Product
 from intelligentscan.toolsets.answer import fitting
-from intelligentscan.toolsets.arguments import Cursor, Limit, VersionChoice
+from intelligentscan.toolsets.arguments import Cursor, Description, Limit, Texts, VersionChoice
 from intelligentscan.toolsets.toolset import Toolset, tool
 
 MAX_LIVE = 50
@@ -54,6 +55,20 @@ class Governance(Toolset):
         Changes nothing.
         """
         return await self.services.integrity.verify(name, version)
+
+    @tool(title="Onboard product", idempotent=True, by_default=False)
+    async def onboard_product(
+        self,
+        name: Annotated[str, Field(min_length=1, max_length=MAX_NAME, description="AI product name.")],
+        description: Description = None,
+        developers: Annotated[Texts | None, Field(description="Accounts of who builds it.")] = None,
+    ) -> Product:
+        """Onboard an AI product, so that people get roles in it; the caller becomes its owner.
+
+        Repeating returns it as it is, or adds developers. Owners, reviewers and tier are an administrator's act.
+        Then name it as product in create_experiment and register_model.
+        """
+        return await self.services.people.onboard(name, description, developers or ())
 
 
 def _bounded(found: History) -> History:

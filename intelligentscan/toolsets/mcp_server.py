@@ -25,6 +25,7 @@ from pydantic import AnyUrl, ValidationError
 
 from intelligentscan import __version__
 from intelligentscan.domain.errors import IntelligentScanError, InvalidArgument, NotFound
+from intelligentscan.domain.noun import Noun
 from intelligentscan.domain.text import untrusted
 from intelligentscan.toolsets.answer import answer
 from intelligentscan.toolsets.refusal import domain_error, invalid_arguments, refusal, unknown_arguments
@@ -87,9 +88,15 @@ class _OfferedTool:
             title=made.title,
             description=made.description,
             input_schema=made.parameters,
-            output_schema=output_schema(typing.get_type_hints(self._method)["return"]),
+            output_schema=output_schema(_noun(typing.get_type_hints(self._method)["return"])),
             annotations=made.annotations,
         )
+
+
+def _noun(returned: Any) -> type[Noun]:
+    """Return the noun among what a tool returns; one that may ask first returns its question too."""
+    nouns: tuple[type[Noun], ...] = tuple(r for r in typing.get_args(returned) or (returned,) if issubclass(r, Noun))
+    return nouns[0]
 
 
 class _OfferedResource:

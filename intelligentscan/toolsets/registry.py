@@ -1,11 +1,14 @@
 """The toolset `registry`: registered models, their versions and stages."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
+from mcp.server.mcpserver import Context
+from mcp_types import InputRequiredResult
 from pydantic import Field
 
 from intelligentscan.domain.names import MAX_DESCRIPTION
-from intelligentscan.domain.registry import ModelDetails, PromotionDecision, RegisteredVersion
+from intelligentscan.domain.plan import Consent
+from intelligentscan.domain.registry import ModelDetails, PromotionDecision, RegisteredVersion, stage_from
 from intelligentscan.toolsets.answer import fitting
 from intelligentscan.toolsets.arguments import (
     Confirm,
@@ -18,6 +21,7 @@ from intelligentscan.toolsets.arguments import (
     Tags,
     VersionChoice,
 )
+from intelligentscan.toolsets.confirmation import Asked, confirmed
 from intelligentscan.toolsets.toolset import Toolset, tool
 
 
@@ -29,6 +33,7 @@ class Registry(Toolset):
     @tool(title="Register model", idempotent=True)
     async def register_model(
         self,
+        ctx: Context[Any, Any],
         name: ModelName,
         run_id: Annotated[
             str | None,
@@ -45,25 +50,36 @@ class Registry(Toolset):
         abandon_running: Annotated[bool, Field(description="End runs idle for 24 h.")] = False,
         dry_run: DryRun = False,
         confirm: Confirm = None,
-    ) -> RegisteredVersion:
+    ) -> RegisteredVersion | InputRequiredResult:
         """Register the model of a finished run as a new, sealed version in the model registry.
 
         Locks the run's experiment for everybody; go on in next_experiment. A scan run gives its scanning
         configuration and stays open. Repeating returns the same version. Then use promote.
         """
-        return await self.services.registry.register(
-            name,
-            run_id=run_id,
-            model_uri=model_uri,
-            model_path=model_path,
-            description=description,
-            tags=tags,
-            product=product,
-            use_case=use_case,
-            abandon_running=abandon_running,
-            dry_run=dry_run,
-            confirm=confirm,
+        given: dict[str, Any] = {
+            "run_id": run_id,
+            "model_uri": model_uri,
+            "model_path": model_path,
+            "description": description,
+            "tags": tags,
+            "product": product,
+            "use_case": use_case,
+            "abandon_running": abandon_running,
+        }
+
+        async def act(consent: str | Consent | None, dry_run: bool = False) -> RegisteredVersion:
+            return await self.services.registry.register(name, **given, dry_run=dry_run, confirm=consent)
+
+        if dry_run:
+            return await act(confirm, dry_run=True)
+        asked = Asked(
+            "register_model",
+            {"name": name, **given},
+            preview=lambda: act(None, dry_run=True),
+            called_for=lambda planned: planned.seal_event is None,
+            act=act,
         )
+        return await confirmed(ctx, self.services, asked, confirm)
 
     @tool(title="Get model", read_only=True, idempotent=True)
     async def get_model(
@@ -84,6 +100,7 @@ class Registry(Toolset):
     @tool(title="Promote model version", destructive=True, idempotent=True)
     async def promote(
         self,
+        ctx: Context[Any, Any],
         name: ModelName,
         version: Annotated[int, Field(ge=1, le=2**31 - 1, description="Version number.")],
         to: Annotated[
@@ -96,10 +113,25 @@ class Registry(Toolset):
         reason: Annotated[str | None, Field(max_length=1000, description="Why; required for Production.")] = None,
         dry_run: DryRun = False,
         confirm: Confirm = None,
-    ) -> PromotionDecision:
+    ) -> PromotionDecision | InputRequiredResult:
         """Promote, deploy, roll back or archive a model version: move it to Staging, Production or Archived.
 
         Refused unless every gate passes; dry_run shows them. Moves alias challenger or champion too; what was in
         Production is archived as previous. New versions: register_model.
         """
-        return await self.services.registry.promote(name, version, to, reason=reason, dry_run=dry_run, confirm=confirm)
+        given: dict[str, Any] = {"name": name, "version": version, "to": to, "reason": reason}
+
+        async def act(consent: str | Consent | None, dry_run: bool = False) -> PromotionDecision:
+            return await self.services.registry.promote(**given, dry_run=dry_run, confirm=consent)
+
+        if dry_run or stage_from(to) != "Production":
+            return await act(confirm, dry_run)
+        asked = Asked(
+            "promote",
+            given,
+            preview=lambda: act(None, dry_run=True),
+            # What a gate refuses, or what is there already, needs nobody's yes.
+            called_for=lambda planned: planned.status == "would_promote" and planned.changed,
+            act=act,
+        )
+        return await confirmed(ctx, self.services, asked, confirm)

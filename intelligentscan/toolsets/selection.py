@@ -1,4 +1,4 @@
-"""Which tools a server offers: toolsets chosen, single tools excluded, writes switched off."""
+"""Which tools a server offers: toolsets chosen, single tools added or excluded, writes switched off."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -18,11 +18,13 @@ class Selection:
         toolsets: names of the toolsets in force.
         excluded: tools left out, whatever the toolsets say.
         read_only: tools that write are left out, whatever the rest says.
+        added: tools that are off by default and were named; their toolset must be in force too.
     """
 
     toolsets: tuple[str, ...]
     excluded: frozenset[str]
     read_only: bool
+    added: frozenset[str] = frozenset()
 
     @property
     def classes(self) -> list[type[Toolset]]:
@@ -36,7 +38,9 @@ class Selection:
         return [
             name
             for name, facts in tools_of(toolset).items()
-            if name not in self.excluded and (facts.read_only or not self.read_only)
+            if name not in self.excluded
+            and (facts.read_only or not self.read_only)
+            and (facts.by_default or name in self.added)
         ]
 
     def why_not(self, tool: str) -> IntelligentScanError:
@@ -49,11 +53,12 @@ class Selection:
                     f"{tool} writes, and this server is read-only.",
                     next="ask the person who runs it to start it without --read-only (INTELLIGENTSCAN_READ_ONLY).",
                 )
-            switch = (
-                "--exclude-tools (INTELLIGENTSCAN_EXCLUDE_TOOLS) leaves it out"
-                if tool in self.excluded
-                else f"its toolset '{toolset.name}' is not among --toolsets (INTELLIGENTSCAN_TOOLSETS)"
-            )
+            if tool in self.excluded:
+                switch = "--exclude-tools (INTELLIGENTSCAN_EXCLUDE_TOOLS) leaves it out"
+            elif toolset.name not in self.toolsets:
+                switch = f"its toolset '{toolset.name}' is not among --toolsets (INTELLIGENTSCAN_TOOLSETS)"
+            else:
+                switch = "it is off unless --tools (INTELLIGENTSCAN_TOOLS) names it"
             return UnknownTool(
                 f"{tool} is not offered by this server: {switch}.",
                 next="use the tools of tools/list, or ask the person who runs the server to change that setting.",
@@ -67,13 +72,16 @@ class Selection:
         )
 
 
-def select(toolsets: Sequence[str] | None, exclude: Iterable[str], read_only: bool) -> Selection:
+def select(
+    toolsets: Sequence[str] | None, exclude: Iterable[str], read_only: bool, add: Iterable[str] = ()
+) -> Selection:
     """Return the selection for the given switches.
 
     Args:
         toolsets: names of toolsets; None means all built-in ones.
         exclude: names of tools to leave out.
         read_only: leave out every tool that writes.
+        add: names of tools to offer although they are off by default.
 
     Raises:
         InvalidArgument: a toolset or a tool does not exist, or no toolset is named.
@@ -82,13 +90,18 @@ def select(toolsets: Sequence[str] | None, exclude: Iterable[str], read_only: bo
     if not named:
         raise InvalidArgument("No toolset is chosen.", next=f"name some of: {', '.join(BUILT_IN)}.")
     _known(named, list(BUILT_IN), "toolset")
-    excluded = frozenset(exclude)
-    _known(excluded, [tool for toolset in BUILT_IN.values() for tool in tools_of(toolset)], "tool")
-    return Selection(named, excluded, read_only)
+    excluded, added = frozenset(exclude), frozenset(add)
+    _known(excluded | added, [tool for toolset in BUILT_IN.values() for tool in tools_of(toolset)], "tool")
+    return Selection(named, excluded, read_only, added)
 
 
-def stricter(one: Sequence[str] | None, other: Sequence[str] | None) -> Sequence[str] | None:
-    """Return the toolsets that two settings both allow; None allows all.
+def stricter(one: Sequence[str] | None, other: Sequence[str] | None, what: str = "toolsets") -> Sequence[str] | None:
+    """Return what two settings both allow; None says nothing.
+
+    Args:
+        one: of the option.
+        other: of the environment.
+        what: the option's name.
 
     Raises:
         InvalidArgument: they have none in common.
@@ -98,8 +111,9 @@ def stricter(one: Sequence[str] | None, other: Sequence[str] | None) -> Sequence
     both = [name for name in one if name in other]
     if not both and one and other:
         raise InvalidArgument(
-            f"--toolsets {','.join(one)} and INTELLIGENTSCAN_TOOLSETS={','.join(other)} have no toolset in common.",
-            next="name toolsets that both allow; the stricter setting always wins.",
+            f"--{what} {','.join(one)} and INTELLIGENTSCAN_{what.upper()}={','.join(other)} have no "
+            f"{what.removesuffix('s')} in common.",
+            next=f"name {what} that both allow; the stricter setting always wins.",
         )
     return both
 

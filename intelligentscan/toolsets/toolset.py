@@ -27,6 +27,7 @@ class ToolFacts:
     idempotent: bool
     open_world: bool
     rest: str
+    by_default: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ def tool(
     idempotent: bool = False,
     open_world: bool = False,
     rest: str = "",
+    by_default: bool = True,
 ) -> Callable[[Method], Method]:
     """Mark a method of a toolset as an agent tool.
 
@@ -65,8 +67,9 @@ def tool(
         idempotent: the same call again changes nothing more.
         open_world: it reaches beyond this machine and its store.
         rest: the call that returns what an answer over the cap leaves out.
+        by_default: it is offered without being named.
     """
-    facts = ToolFacts(title, read_only, destructive, idempotent, open_world, rest)
+    facts = ToolFacts(title, read_only, destructive, idempotent, open_world, rest, by_default)
 
     def mark(method: Method) -> Method:
         setattr(method, _TOOL, facts)

@@ -16,6 +16,7 @@ from intelligentscan.stores.governance.records import (
     LiveRow,
     LockRecord,
     Principal,
+    PrincipalKind,
     SealRecord,
     Subject,
 )
@@ -155,6 +156,20 @@ class GovernanceReads:
         ).scalar()
         return found
 
+    def on_behalf_of(self, event: int) -> str | None:
+        """Return the principal id of whom an event was done for."""
+        table = self.tables.event
+        found: str | None = self.connection.execute(select(table.c.on_behalf_of).where(table.c.seq == event)).scalar()
+        return found
+
+    def product_of(self, workspace: str, name: str) -> str | None:
+        """Return the product that a model belongs to: the first that a registration of it named."""
+        event = self.tables.event
+        query = select(event.c.body).where(*_named(event, workspace, name), event.c.action == "version.registered")
+        bodies = self.connection.execute(query.order_by(event.c.seq)).scalars()
+        found = (json.loads(body)["facts"].get("product") for body in bodies)
+        return next((product for product in found if product is not None), None)
+
     def count_since(self, action: str, actor: str, since: int, most: int) -> int:
         """Return how many of somebody's last events are of a kind and not older than a time, up to a number."""
         event = self.tables.event
@@ -202,6 +217,25 @@ class GovernanceReads:
         query = select(table.c.principal_id).where(table.c.kind == principal.kind, table.c.name == principal.name)
         found: str | None = self.connection.execute(query).scalar()
         return found
+
+    def principals(self, ids: Iterable[str]) -> dict[str, Principal]:
+        """Return who goes by these principal ids, as far as the names were not erased."""
+        table = self.tables.principal_name
+        query = select(table).where(table.c.principal_id.in_(set(ids)))
+        return {
+            row.principal_id: Principal(cast("PrincipalKind", row.kind), row.name)
+            for row in self.connection.execute(query)
+        }
+
+    def principal_of(self, principal_id: str) -> Principal | None:
+        """Return who goes by a principal id, None if the name was erased."""
+        return self.principals([principal_id]).get(principal_id)
+
+    def salts(self, events: Iterable[int], field: str) -> dict[int, str]:
+        """Return the salts of one free text of these events, by event; of erased texts there is none."""
+        said = self.tables.free_text
+        query = select(said.c.event, said.c.salt).where(said.c.event.in_(list(events)), said.c.field == field)
+        return {row.event: row.salt for row in self.connection.execute(query)}
 
     def seq_at(self, at: int) -> int:
         """Return the last event at or before a time in ms since the epoch, 0 if there is none."""
