@@ -51,7 +51,7 @@ SARIF = {
 
 
 SOURCE = Path(intelligentscan.__file__).parent
-GROUPS = ("audit", "keys", "db", "archive", "model")
+GROUPS = ("audit", "keys", "db", "archive", "model", "policy")
 
 
 def next_steps(tree: ast.AST) -> Iterator[str]:

@@ -202,7 +202,7 @@ THRESHOLDS: list[tuple[str, dict[str, Any], dict[str, Threshold], dict[str, Any]
     ("missing", {"metrics": {}}, AUC, {}, "fail", "the run has no metric 'roc_auc'"),
     ("no number", {"metrics": {"roc_auc": math.nan}}, AUC, {}, "fail", "'roc_auc' is nan"),
     ("endless", {"metrics": {"roc_auc": math.inf}}, AUC, {}, "fail", "'roc_auc' is inf"),
-    ("one of two", {}, AUC | {"rmse": Threshold(max=1)}, {}, "fail", "register_model name='fm' from it"),
+    ("one of two", {}, AUC | {"rmse": Threshold(max=1)}, {}, "fail", "register that with register_model name='fm'"),
     ("none named", {}, {}, {}, "not_applicable", "names no thresholds"),
     ("none named, required", {}, {}, {"required": True}, "fail", "'intelligentscan policy activate FILE'"),
     ("origin too weak", {}, AUC, {"origin": "imported"}, "fail", "are self-reported, the policy asks for 'imported'"),
@@ -325,14 +325,14 @@ def test_run_and_scan_must_be_recent(changes: dict[str, Any], asked: dict[str, A
         ("signature", {"signature": False}, {}, "fail", "the model has no signature (log_model"),
         ("signature", {"input_example": False}, {}, "fail", "the model has no input example ("),
         ("signature", {"signature": False, "input_example": False}, {}, "fail", "no signature and no input example"),
-        ("documented", {}, {"fields": ["description"]}, "pass", "the card fills description"),
+        ("documented", {}, {"fields": ["description"]}, "pass", "the card fills 'description'"),
         ("documented", {}, {}, "not_applicable", "names no fields"),
         (
             "documented",
             {"card": ()},
             {"fields": ["description"]},
             "fail",
-            "name='fm' description=… from it",
+            "name='fm' description=…",
         ),
         ("documented", {}, {"fields": ["use_case", "limits"]}, "fail", "tags={'card.limits': …}"),
         ("documented", {}, {"fields": ["description"], "origin": "imported"}, "fail", "are self-reported"),
@@ -573,9 +573,7 @@ def test_nothing_reaches_production_under_team_or_regulated_without_independent_
     regulated = REGULATED.model_copy(update={"models": limits})
     passes = {"team": 0, "regulated": 0}
 
-    @settings(
-        max_examples=600, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-    )
+    @settings(max_examples=600, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(evidence)
     def holds(found: Evidence) -> None:
         full = replace(found, card=("description", "limitations", "use_case"))

@@ -14,7 +14,7 @@ from child_work import create_shared, draft, write_once
 from child_work import register as register_there
 from conftest import Trained, plain_mlflow, train
 from postgres_server import Postgres
-from reviewed import release
+from reviewed import approve, release
 
 from intelligentscan.app import Services, build
 from intelligentscan.domain.errors import (
@@ -404,10 +404,12 @@ async def test_promotions_of_two_versions_at_once_end_in_one_consistent_state(pg
     services = pg_trained.services
     await services.registry.register("contested", run_id=pg_trained.with_model)
     await services.registry.register("contested", run_id=pg_trained.better)
+    for version in (1, 2):
+        await approve(services, "contested", version)
 
     async def promote(version: int) -> None:
         for _ in range(4):
-            await release(services, "contested", version, reason="r")
+            await services.registry.promote("contested", version, "Production", reason="r")
 
     async with anyio.create_task_group() as group:
         for version in (1, 2, 1, 2):

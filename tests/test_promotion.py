@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy
 from conftest import Look, Trained, run_plain
-from reviewed import release
+from reviewed import approve, release
 
 from intelligentscan.app import Services
 from intelligentscan.domain.errors import (
@@ -29,8 +29,12 @@ FIVE_MB = "x" * 5_000_000
 
 
 @pytest.fixture
-def services(registered: Trained) -> Services:
-    return registered.services
+async def services(registered: Trained) -> Services:
+    """Services on a store whose two versions the committee of one has approved."""
+    services = registered.services
+    for version in (1, 2):
+        await approve(services, "fm", version)
+    return services
 
 
 async def versions(services: Services) -> dict[int, tuple[str, list[str]]]:
@@ -52,12 +56,12 @@ async def test_stage_and_alias_move_together_and_the_outgoing_version_is_kept_as
         "promoted", "Production", ["champion"], None,
     )  # fmt: skip
     assert {(g.gate, g.outcome) for g in first.gates} == {
-        ("sealed", "pass"), ("intact", "pass"), ("not_drifted", "pass"),
+        ("sealed", "pass"), ("intact", "pass"), ("not_drifted", "pass"), ("reviewed", "pass"),
     }  # fmt: skip
     staged = await services.registry.promote("fm", 2, "STAGING")
     assert (staged.stage, staged.aliases) == ("Staging", ["challenger"])
     assert await live(services) == {"Production": [1], "Staging": [2]}
-    second = await release(services, "fm", 2, reason="better")
+    second = await services.registry.promote("fm", 2, "Production", reason="better")
     assert (second.previous_version, second.changed) == (1, True)
     assert await versions(services) == {1: ("Archived", ["previous"]), 2: ("Production", ["champion"])}
     assert await live(services) == {"Production": [2], "Staging": []}
@@ -69,8 +73,8 @@ async def test_stage_and_alias_move_together_and_the_outgoing_version_is_kept_as
 async def test_reasons_are_in_the_trail_and_with_the_version_and_in_no_tag(
     services: Services, registered: Trained
 ) -> None:
-    await release(services, "fm", 1, reason="the first")
-    await release(services, "fm", 2, reason="better")
+    await services.registry.promote("fm", 1, "Production", reason="the first")
+    await services.registry.promote("fm", 2, "Production", reason="better")
     assert [v.reason for v in (await services.registry.get("fm")).versions] == ["better", "the first"]
     newest, *_ = (await services.history.get(name="fm", version=2)).events
     assert (newest.action, newest.reason, newest.version) == ("version.promoted", "better", 2)
@@ -81,14 +85,14 @@ async def test_reasons_are_in_the_trail_and_with_the_version_and_in_no_tag(
 
 async def test_going_back_to_the_previous_version_swaps_the_two(services: Services) -> None:
     for version in (1, 2, 1):
-        await release(services, "fm", version, reason="r")
+        await services.registry.promote("fm", version, "Production", reason="r")
     assert await versions(services) == {1: ("Production", ["champion"]), 2: ("Archived", ["previous"])}
     assert await live(services) == {"Production": [1], "Staging": []}
 
 
 async def test_a_demoted_version_loses_its_alias(services: Services) -> None:
-    await release(services, "fm", 1, reason="r")
-    await release(services, "fm", 2, reason="r")
+    await services.registry.promote("fm", 1, "Production", reason="r")
+    await services.registry.promote("fm", 2, "Production", reason="r")
     archived = await services.registry.promote("fm", 2, "Archived")
     assert (archived.stage, archived.aliases, archived.gates) == ("Archived", [], [])
     assert await versions(services) == {1: ("Archived", ["previous"]), 2: ("Archived", [])}
@@ -183,7 +187,7 @@ async def test_plain_moves_to_staging_are_free_and_to_production_need_the_decisi
     assert look() == before
     with pytest.raises(MlflowException, match=r"PROMOTION_REQUIRED: .*call promote"):
         client.transition_model_version_stage("fm", "1", "Production")
-    await release(services, "fm", 1, reason="r")
+    await services.registry.promote("fm", 1, "Production", reason="r")
     with pytest.raises(MlflowException, match="PROMOTION_REQUIRED"):
         client.transition_model_version_stage("fm", "1", "Archived")
     client.transition_model_version_stage("fm", "1", "Production")
@@ -203,17 +207,17 @@ async def test_what_stood_in_staging_by_plain_moves_alone_gives_way_to_a_promote
 async def test_a_version_that_is_there_already_stays_and_nothing_is_written(
     services: Services, look: Callable[[], Look]
 ) -> None:
-    await release(services, "fm", 1, reason="r")
+    await services.registry.promote("fm", 1, "Production", reason="r")
     before = look()
-    again = await release(services, "fm", 1, reason="again")
+    again = await services.registry.promote("fm", 1, "Production", reason="again")
     assert (again.status, again.changed) == ("promoted", False)
     assert look() == before
 
 
 async def test_aliases_of_others_are_left_alone(services: Services, registered: Trained) -> None:
     registered.client.set_registered_model_alias("fm", "mine", "1")
-    await release(services, "fm", 1, reason="r")
-    await release(services, "fm", 2, reason="r")
+    await services.registry.promote("fm", 1, "Production", reason="r")
+    await services.registry.promote("fm", 2, "Production", reason="r")
     assert await versions(services) == {1: ("Archived", ["mine", "previous"]), 2: ("Production", ["champion"])}
     assert (await services.integrity.verify("fm")).problems == []
 
@@ -269,7 +273,7 @@ async def test_an_unknown_model_and_version_are_named(services: Services) -> Non
 async def test_a_promotion_that_fails_in_the_middle_changes_nothing(
     services: Services, look: Callable[[], Look], statement: str
 ) -> None:
-    await release(services, "fm", 1, reason="r")
+    await services.registry.promote("fm", 1, "Production", reason="r")
     before = look()
     engine = await services.store.read(lambda s: s.governance.engine)
 
@@ -283,7 +287,7 @@ async def test_a_promotion_that_fails_in_the_middle_changes_nothing(
     sqlalchemy.event.remove(engine, "before_cursor_execute", refuse)
     assert "not now" in caught.value.message
     assert look() == before
-    assert (await release(services, "fm", 2, reason="r")).previous_version == 1
+    assert (await services.registry.promote("fm", 2, "Production", reason="r")).previous_version == 1
 
 
 def test_promotions_of_two_versions_at_once_end_in_one_consistent_state(registered: Trained) -> None:
@@ -295,10 +299,13 @@ def test_promotions_of_two_versions_at_once_end_in_one_consistent_state(register
         services = registered.services
         ready.wait()
         try:
-            decisions.extend(asyncio.run(release(services, "fm", version, reason="r")) for _ in range(5))
+            live = services.registry.promote
+            decisions.extend(asyncio.run(live("fm", version, "Production", reason="r")) for _ in range(5))
         except Exception as exc:
             failed.append(exc)
 
+    for version in (1, 2):
+        asyncio.run(approve(registered.services, "fm", version))
     threads = [threading.Thread(target=promote, args=(version,)) for version in (1, 2, 1, 2)]
     for thread in threads:
         thread.start()
@@ -391,7 +398,7 @@ async def test_hostile_descriptions_are_shown_escaped(trained: Trained) -> None:
     services = trained.services
     trained.client.create_registered_model("fm", description=evil)
     made = await services.registry.register("fm", run_id=trained.with_model, description=evil, use_case=evil)
-    await release(services, "fm", 1, reason=evil)
+    await services.registry.promote("fm", 1, "Production", reason=evil)
     found, history = await services.registry.get("fm"), await services.history.get(name="fm")
     assert found.description
     for shown in (made.model_dump_json(), found.model_dump_json(), history.model_dump_json()):

@@ -8,7 +8,7 @@ import pytest
 from conftest import Trained, run_plain
 
 import intelligentscan
-from intelligentscan import api
+from intelligentscan import api, plugin
 from intelligentscan.domain.errors import ExperimentNotFound, IdempotencyConflict, InvalidArgument, NoModel
 from intelligentscan.domain.experiment import Experiment
 from intelligentscan.settings import Settings
@@ -122,7 +122,7 @@ def test_paths_are_the_callers_own_but_credentials_stay_refused(at_home: Path, t
 
 def test_the_names_are_importable_from_both_places_and_no_others() -> None:
     for name in intelligentscan.__all__:
-        assert getattr(intelligentscan, name) is getattr(api, name)
+        assert getattr(intelligentscan, name) is getattr(plugin if name == "AIModelHelper" else api, name)
     with pytest.raises(AttributeError):
         intelligentscan.nothing_of_this_name  # noqa: B018
 

@@ -25,6 +25,7 @@ from intelligentscan.domain.errors import (
     ModelNotFound,
     NoModel,
     NotFound,
+    PlanInvalid,
     RunNotFinished,
     RunNotFound,
     StoreError,
@@ -177,7 +178,7 @@ BAD: dict[str, tuple[dict[str, Any], type[IntelligentScanError]]] = {
     "a 5 MB description": ({"run_id": "0" * 32, "description": FIVE_MB}, TooLarge),
     "a 5 MB tag": ({"run_id": "0" * 32, "tags": {"t": FIVE_MB}}, TooLarge),
     "a reserved tag": ({"run_id": "0" * 32, "tags": {"intelligentscan.promotion": "x"}}, InvalidName),
-    "a plan that is not there": ({"run_id": "0" * 32, "confirm": "x"}, InvalidArgument),
+    "a plan that is not there": ({"run_id": "0" * 32, "confirm": "x"}, PlanInvalid),
 }
 
 

@@ -27,7 +27,8 @@ from intelligentscan.domain.errors import (
 )
 from intelligentscan.domain.names import MAX_NAME, next_experiment_name
 from intelligentscan.domain.registry import RegisteredVersion
-from intelligentscan.services.registration import ABANDONED_AFTER_MS, Registrar
+from intelligentscan.services.registration import Registrar
+from intelligentscan.services.registration_checks import ABANDONED_AFTER_MS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -349,7 +350,10 @@ async def test_a_plain_version_of_the_same_run_stays_a_legacy_one_and_a_sealed_o
     assert "legacy, unreviewed" in back.value.next
     assert "register_model name='fm'" in back.value.next
     would = await services.registry.promote("fm", 2, "Production", reason="r", dry_run=True)
-    assert (would.status, [g.gate for g in would.gates if g.outcome == "fail"]) == ("would_refuse", ["sealed"])
+    assert (would.status, [g.gate for g in would.gates if g.outcome == "fail"]) == (
+        "would_refuse",
+        ["sealed", "reviewed"],
+    )
     assert (await services.registry.promote("fm", 2, "Staging")).aliases == ["challenger", "mine"]
     assert {p.code for p in (await services.integrity.verify("fm")).problems} <= {"LEGACY"}
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 from conftest import Look
-from reviewed import release
 
 from intelligentscan.app import Services, build
 from intelligentscan.domain.errors import (
     ExperimentNotFound,
+    GatesFailed,
     IdempotencyConflict,
     InvalidArgument,
     NotFound,
@@ -375,14 +375,16 @@ async def test_the_configuration_of_a_scan_is_registered_promoted_loaded_and_use
     scan = await services.scans.scan(str(repo))
     registered = await services.registry.register("scanning", run_id=scan.run_id)
     again = await services.registry.register("scanning", run_id=scan.run_id)
-    await release(services, "scanning", registered.version, reason="it finds them")
+    await services.registry.promote("scanning", registered.version, "Staging")
+    with pytest.raises(GatesFailed, match="evaluated"):
+        await services.registry.promote("scanning", registered.version, "Production", reason="it finds them")
 
     assert (again.version, again.created) == (registered.version, False)
     source = await services.runs.get(registered.source_run_id)
     assert source.experiment_id != scan.experiment_id
     script = (
         "import mlflow.pyfunc, pandas, sys\n"
-        "model = mlflow.pyfunc.load_model('models:/scanning@champion')\n"
+        "model = mlflow.pyfunc.load_model('models:/scanning@challenger')\n"
         "print(len(model.predict(pandas.DataFrame({'repo_path': [sys.argv[1]]}))))\n"
     )
     done = subprocess.run(

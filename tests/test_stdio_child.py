@@ -228,6 +228,23 @@ def test_of_option_and_setting_the_stricter_wins(
 
 
 @pytest.mark.parametrize(
+    ("options", "settings", "offered"),
+    [
+        ([], {}, False),
+        (["--tools", "onboard_product"], {}, True),
+        ([], {"TOOLS": "onboard_product"}, True),
+        (["--tools=onboard_product", "--read-only"], {"TOOLS": "onboard_product,promote"}, False),
+    ],
+)
+def test_a_tool_that_is_off_by_default_is_offered_if_option_or_setting_names_it(
+    home: Path, options: list[str], settings: dict[str, str], offered: bool
+) -> None:
+    env = child_env(home, **{f"INTELLIGENTSCAN_{name}": value for name, value in settings.items()})
+    with raw_child(env, *options, "--toolsets=governance") as child:
+        assert ("onboard_product" in names_offered(child)) == offered
+
+
+@pytest.mark.parametrize(
     ("options", "settings", "said"),
     [
         (["--toolsets", "nothing"], {}, "tracking, scan, registry"),

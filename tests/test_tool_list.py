@@ -10,6 +10,7 @@ from mcp_client import EVERYTHING, services_at
 
 from intelligentscan.toolsets import BUILT_IN
 from intelligentscan.toolsets.mcp_server import INSTRUCTIONS, IntelligentScanServer
+from intelligentscan.toolsets.selection import select
 from intelligentscan.toolsets.toolset import tools_of
 
 LISTS = {"search_experiments", "search_runs", "list_findings", "get_model", "get_history"}
@@ -132,11 +133,30 @@ async def test_schemas_are_valid_and_carry_no_titles_references_or_unions(tools:
             assert not any(word in text for word in ('"$ref"', '"$defs"', '"anyOf"', '"title":'))
 
 
+async def test_a_tool_that_is_off_by_default_is_published_as_fully_as_the_others(tmp_path: Path) -> None:
+    server = IntelligentScanServer(services_at(tmp_path), select(None, (), False, ["onboard_product"]))
+    (tool,) = [t for t in await server.list_tools() if t.name == "onboard_product"]
+    published = tool.model_dump(mode="json", by_alias=True, exclude_none=True)
+    assert published["inputSchema"]["required"] == ["name"]
+    assert published["inputSchema"]["properties"].keys() == {"name", "description", "developers"}
+    assert all(
+        a["description"] and BOUNDS[a["type"]] & a.keys() for a in published["inputSchema"]["properties"].values()
+    )
+    assert all(field["type"] for field in published["outputSchema"]["properties"].values())
+    assert len(published["description"]) <= 400
+    assert published["annotations"] == {
+        "readOnlyHint": False,
+        "destructiveHint": False,
+        "idempotentHint": True,
+        "openWorldHint": False,
+    }
+
+
 def test_the_instructions_map_every_tool_in_1500_characters() -> None:
     assert len(INSTRUCTIONS) <= 1_500
     for toolset in BUILT_IN.values():
-        for name in tools_of(toolset):
-            assert name in INSTRUCTIONS
+        for name, facts in tools_of(toolset).items():
+            assert (name in INSTRUCTIONS) == facts.by_default
 
 
 def test_the_instructions_say_that_registering_locks_and_comes_before_promoting() -> None:

@@ -7,27 +7,17 @@ Everybody sits at one account here, so what they sign with their keys is all tha
 """
 
 import argparse
-import contextlib
-import io
-import json
 import os
-import pwd
 import shlex
 import shutil
-import subprocess
-import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import transactions
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from scene import Place, StoryBroken, account, chapter, children, command, git, hold, plain, show_gates
 
 import intelligentscan
-from intelligentscan.cli.app import app
 from intelligentscan.domain.errors import GatesFailed
 
 FIRST, NEXT = "/team-awesome/fraud-detection-v1", "/team-awesome/fraud-detection-v2"
@@ -56,27 +46,6 @@ print("fraud" if model.predict(pd.DataFrame(one, columns=columns, dtype=float))[
 """
 
 
-class StoryBroken(Exception):
-    """A step did not end as it must."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the story happens.
-
-    Attributes:
-        home: INTELLIGENTSCAN_HOME of the store.
-        code: a Git checkout of the training scripts.
-        keys: the private keys of the two people.
-        data: the file of transactions.
-    """
-
-    home: Path
-    code: Path
-    keys: Path
-    data: Path
-
-
 def main() -> None:
     """Tell it."""
     parser = argparse.ArgumentParser(description="Tell the story of one model, from two attempts to Production.")
@@ -85,7 +54,7 @@ def main() -> None:
     if home.exists() and any(home.iterdir()):
         parser.error(f"{home} is not empty; the story needs a folder of its own")
     place = Place(home / "store", home / "code", home / "keys", home / "data" / "transactions.csv")
-    for name in [n for n in os.environ if n.startswith(("MLFLOW_", "INTELLIGENTSCAN_"))]:
+    for name in [n for n in os.environ if n.startswith(("MLFLOW_", "INTELLIGENTSCAN_", "GIT_"))]:
         del os.environ[name]  # another store is none of its business
     os.environ["INTELLIGENTSCAN_HOME"] = str(place.home)
     tell(place)
@@ -107,7 +76,7 @@ def tell(place: Place) -> None:
     approve(place, review_id, author, other)
     release(version)
     predict(place)
-    tell_history(version)
+    tell_history(version, review_id, other)
     print(f"\nLook at it:  INTELLIGENTSCAN_HOME={shlex.quote(str(place.home))} intelligentscan ui")
 
 
@@ -254,96 +223,28 @@ def predict(place: Place) -> None:
     hold(done.stdout.strip() == "not fraud", done.stdout.strip() or done.stderr[-500:])
 
 
-def tell_history(version: int) -> None:
+def tell_history(version: int, review_id: str, approver: str) -> None:
     """Say who put it into Production, on what evidence."""
     chapter("Who put it into Production, on what evidence?")
     told = intelligentscan.get_history(MODEL, version, limit=100)
     for event in reversed(told.events):
         who = f"{event.actor} for {event.on_behalf_of}" if event.on_behalf_of else event.actor
-        print(f"{event.seq:>4}  {event.at}  {who:<18} {event.action}{': ' + event.reason if event.reason else ''}")
+        print(f"{event.seq:>4}  {event.at}  {who:<16} {event.action}{': ' + event.reason if event.reason else ''}")
     promoted = next(e for e in told.events if e.facts.get("to") == "Production")
+    decided = next(e for e in told.events if e.facts.get("review") == review_id and "verdict" in e.facts)
+    registered = next(e for e in told.events if e.action == "version.registered")
     print(f"\n{promoted.actor} put version {version} into Production: {promoted.reason}")
-    show_gates(promoted.facts["gates"])
+    print(f"{decided.on_behalf_of} approved it ({decided.facts['proof']}): {decided.reason}")
+    print(f"It is from run {registered.run_id} at commit {registered.facts['code_version']}.")
+    print(f"Its sealed bytes are {promoted.facts['manifest_digest']}.")
+    evidence = command("review", "show", review_id)["evidence"]
+    for criterion in dict.fromkeys(item["criterion"] for item in evidence):
+        found = [f"{item['what']} ({item['origin']})" for item in evidence if item["criterion"] == criterion]
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        print(f"  {criterion:<14} {', '.join(found[:3])}{more}")
+    hold(decided.on_behalf_of == approver and promoted.facts["review"] == review_id, "it follows from that approval")
     hold([row.version for row in told.live["Production"]] == [version], f"version {version} is live")
     hold(intelligentscan.verify_integrity(MODEL).ok, "everything is as it was sealed, locked and recorded")
-
-
-def show_gates(gates: Sequence[dict[str, Any]]) -> None:
-    """Show what each gate said."""
-    for gate in gates:
-        print(f"  {gate['outcome']:<14} {gate['gate']:<24} {gate.get('detail') or gate['origin']}")
-
-
-def command(*arguments: str, refused: bool = False) -> dict[str, Any]:
-    """Call a command and return its answer; in this process, because a new one would import MLflow again."""
-    print(f"$ intelligentscan {shlex.join(arguments)}")
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        ended = app([*arguments, "--json"], standalone_mode=False)
-    if bool(ended) != refused:
-        raise StoryBroken(f"it ended with {ended}: {printed.getvalue()}")
-    answer: dict[str, Any] = json.loads(printed.getvalue())
-    return answer
-
-
-def plain(place: Place, *scripts: str) -> list[subprocess.CompletedProcess[str]]:
-    """Run scripts that know plain MLflow alone, side by side, each in a fresh process on the store."""
-    return children(place, [["-m", "intelligentscan", "run", "--", sys.executable, "-c", script] for script in scripts])
-
-
-def children(
-    place: Place, commands: Sequence[list[str]], users: Sequence[str] | None = None
-) -> list[subprocess.CompletedProcess[str]]:
-    """Run this Python side by side with these arguments, for these users."""
-
-    def child(arguments: list[str], user: str) -> subprocess.CompletedProcess[str]:
-        quiet = {"PYTHONDONTWRITEBYTECODE": "1", "MLFLOW_LOGGING_LEVEL": "ERROR"}
-        return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=place.code,
-            env={**os.environ, **quiet, "LOGNAME": user},  # MLflow believes it; so does nobody else
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(child, commands, users or [account()] * len(commands)))
-
-
-def git(place: Place, *arguments: str) -> str:
-    """Run Git in the checkout, with no settings from outside."""
-    plain_git = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-    identity = ("-c", "user.name=Team Awesome", "-c", "user.email=team@awesome.invalid")
-    return subprocess.run(
-        ["git", *identity, *arguments],  # noqa: S607 - the caller's own Git
-        cwd=place.code,
-        env={**os.environ, **plain_git},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-
-
-def account() -> str:
-    """Return the account that everybody here sits at."""
-    return pwd.getpwuid(os.getuid()).pw_name
-
-
-def chapter(title: str) -> None:
-    """Begin the next part."""
-    print(f"\n--- {title}")
-
-
-def hold(held: bool, what: str) -> None:
-    """Show that something is as it must be.
-
-    Raises:
-        StoryBroken: it is not.
-    """
-    if not held:
-        raise StoryBroken(f"expected: {what}")
-    print(f"✓ {what}")
 
 
 if __name__ == "__main__":

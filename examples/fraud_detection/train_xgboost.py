@@ -22,7 +22,7 @@ def main() -> None:
         with training.measured():
             model.fit(data.train[training.FEATURES], data.train[training.LABEL])
         training.log_evaluation(model, data)
-        training.log_the_model(model, data, "xgboost")
+        training.log_the_model(model, data, "xgboost", "xgboost-cpu")  # the one that is there
     print(run.info.run_id)  # noqa: T201 - the caller reads it
 
 

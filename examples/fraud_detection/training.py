@@ -6,9 +6,9 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +100,17 @@ def log_evaluation(model: Any, data: Transactions) -> None:
     plt.close("all")
 
 
-def log_the_model(model: Any, data: Transactions, *modules: str) -> None:
+def log_the_model(model: Any, data: Transactions, *packages: str) -> None:
     """Log the model as `model`, with its signature, an example, and what must be installed to load it."""
-    providers = packages_distributions()
-    needed = [providers[module][0] for module in ("sklearn", "skops", "pandas", *modules)]
     mlflow.sklearn.log_model(
         model,
         "model",
         input_example=data.train[FEATURES].head(2),
-        pip_requirements=[f"{package}=={version(package)}" for package in needed],
+        pip_requirements=list(_installed("scikit-learn", "skops", "pandas", *packages)),
     )
+
+
+def _installed(*packages: str) -> Iterator[str]:
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            yield f"{package}=={version(package)}"

@@ -1,7 +1,8 @@
 """`policy`: which promotion policies there are, what each asks for, and which one decides."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 from rich.console import Console
@@ -11,6 +12,7 @@ from intelligentscan.app import Services
 from intelligentscan.cli.confirmation import Reason, Yes, confirm
 from intelligentscan.cli.runner import on_services, reported
 from intelligentscan.cli.terminal import Json, answer, clock, facts_table, plain_table, print_json
+from intelligentscan.domain.people import Tier
 from intelligentscan.domain.policy import (
     BUILT_IN_POLICIES,
     MAX_POLICY_BYTES,
@@ -122,13 +124,10 @@ def _print_policy(console: Console, found: PromotionPolicy) -> None:
     console.print(facts_table([("review", _review(found)), ("confirmation", found.confirmation)]))
     console.print()
     table = plain_table("tier", "stage", "gate", "asks for")
-    for tier, stages in found.tiers.items():
-        for stage, gates in stages.items():
-            for number, (gate, settings) in enumerate(gates.items()):
-                first = number == 0
-                table.add_row(tier if first else "", stage if first else "", gate, _asks(gate, settings))
-            if not gates:
-                table.add_row(tier, stage, "–", "")
+    for tier, stage, gates in _ordered(found):
+        for number, gate in enumerate(gates):
+            first = number == 0
+            table.add_row(tier if first else "", stage if first else "", gate, _asks(gate, gates[gate]))
     for number, gate in enumerate(found.rollback):
         table.add_row("", "rollback" if number == 0 else "", gate, _QUESTIONS[gate])
     console.print(table)
@@ -138,6 +137,14 @@ def _print_policy(console: Console, found: PromotionPolicy) -> None:
         for model in found.models:
             models.add_row(untrusted(model.name, 80), _limits(model), _compared(model), f"{model.tolerance:g}")
         console.print(models)
+
+
+def _ordered(found: PromotionPolicy) -> Iterator[tuple[Tier, str, dict[GateName, GateSettings]]]:
+    """Yield the gates of every tier and stage in the order in which they are reported; the kept form sorts by name."""
+    for tier in sorted(found.tiers, key=get_args(Tier).index):
+        for stage in ("Staging", "Production"):
+            asked = next((gates for at, gates in found.tiers[tier].items() if at == stage), {})
+            yield tier, stage, {gate: asked[gate] for gate in _QUESTIONS if gate in asked}
 
 
 def _review(found: PromotionPolicy) -> str:

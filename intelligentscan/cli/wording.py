@@ -39,6 +39,8 @@ _OPTIONS = {
     "model_uri": "RUN",
     "model_path": "--model-path",
     "use_case": "--use-case",
+    "use_case=…": "--use-case …",
+    "description=…": "--description …",
     "abandon_running=true": "--abandon-running",
     "dry_run": "--dry-run",
     "top_k": "--top-k",

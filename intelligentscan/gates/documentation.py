@@ -43,12 +43,12 @@ class Documented:
         if not wanted:
             return does_not_apply(self.name, "the policy names no fields")
         if empty := [untrusted(field, _MAX_FIELD) for field in wanted if field not in evidence.card]:
-            return missing(self.name, f"the card says nothing about {shortened(empty)}; {_written(evidence, empty)}")
+            named = shortened([f"'{field}'" for field in empty])
+            return missing(self.name, f"the card says nothing about {named}; {_written(evidence, empty)}")
         if weak := too_weak(self.name, "self-reported", rules, "texts of the card"):
             return weak
-        return passed(
-            self.name, f"the card fills {shortened([untrusted(f, _MAX_FIELD) for f in wanted])}", "self-reported"
-        )
+        filled = shortened([f"'{untrusted(field, _MAX_FIELD)}'" for field in wanted])
+        return passed(self.name, f"the card fills {filled}", "self-reported")
 
 
 def _written(evidence: Evidence, empty: list[str]) -> str:

@@ -71,7 +71,8 @@ def another_run(evidence: Evidence, what: str, **arguments: str) -> str:
         arguments: what its registration must say.
     """
     given = "".join(f" {name}={value}" for name, value in arguments.items())
-    return f"log {what} with log_run, then register_model name='{untrusted(evidence.name, _MAX_NAME)}'{given} from it"
+    name = untrusted(evidence.name, _MAX_NAME)
+    return f"log {what} with log_run, then register that with register_model name='{name}'{given}"
 
 
 def shortened(texts: Sequence[str]) -> str:

@@ -132,7 +132,7 @@ def _withdrawn(evidence: Evidence) -> GateResult | None:
     return GateResult(
         gate=_REVIEWED,
         outcome="fail",
-        detail=f"not even as a rollback, {said}; call request_review {version_of(evidence)}",
+        detail=f"a rollback too needs a new review, {said}; call request_review {version_of(evidence)}",
         origin=MEASURED,
     )
 

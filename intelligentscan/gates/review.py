@@ -110,8 +110,10 @@ class SegregationOfDuties:
             return missing(self.name, f"it is not known who asked for {what}; register_model its run again")
         approvals = counted(review, evidence.now, rules.review).approvals
         if not approvals:
-            what = f"a reviewer who did not runs {_command('approve', review)}" if review.status == "open" else again
-            return missing(self.name, f"nobody but who asked has a say yet: no approval counts; {what}")
+            independent = f"a reviewer who neither asked for it nor made its run runs {_command('approve', review)}"
+            return missing(
+                self.name, f"no approval counts; {independent if review.status == 'open' else f'call {again}'}"
+            )
         if partial := _not_independent(evidence, rules, approvals, asked):
             return failed(self.name, f"{shortened(partial)}; call {again} and let somebody else decide")
         return passed(self.name, f"approved by {_people(approvals)} who neither asked for it nor made its run")

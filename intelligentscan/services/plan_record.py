@@ -19,10 +19,11 @@ from intelligentscan.domain.errors import PlanInvalid, TrailBroken
 from intelligentscan.domain.plan import Consent, How, PlannedTool, PlanStatus
 from intelligentscan.domain.registry import stage_from
 from intelligentscan.domain.text import untrusted
-from intelligentscan.services.denials import DENIED
+from intelligentscan.services.denials import DENIED, Denials
 from intelligentscan.services.policies import policy_in_force
 from intelligentscan.services.principal import person
 from intelligentscan.services.seals import VERIFIED
+from intelligentscan.stores.access import StoreAccess
 from intelligentscan.stores.governance.canonical import canonical
 from intelligentscan.stores.governance.reads import GovernanceReads
 from intelligentscan.stores.governance.records import DEFAULT_WORKSPACE, Act, Subject
@@ -104,20 +105,33 @@ class PlanUse:
         """What the event of the act says about its confirmation."""
         return {"plan": self.consent.plan_id, "confirmed_by": self.consent.how}
 
-    def check(self, stores: Stores) -> PlanRecord:
-        """Return the plan; one that was used passes, because the act may be done already, and is then not done again.
+    @property
+    def _allowed(self) -> tuple[PlanStatus, ...]:
+        return ("open", "approved") if self.consent.how == "client" else ("approved",)
+
+    def known(self, stores: Stores) -> None:
+        """Refuse an id that is no plan's.
 
         Raises:
-            PlanInvalid: it does not allow the call.
+            PlanInvalid: it is none.
         """
         if not stores.governance.installed():
             raise no_plan(self.consent.plan_id)
         with stores.governance.reading() as read:
+            plan_of(read, self.consent.plan_id)
+
+    def check(self, stores: Stores) -> None:
+        """Refuse a plan that does not allow the call, before any work is done for it.
+
+        One that was used passes: the act may be done already, and is then not done again.
+
+        Raises:
+            PlanInvalid: it does not allow the call.
+        """
+        with stores.governance.reading() as read:
             record = self.fitting(read)
             status = record.status(read, stores)
-        if status != "used":
-            refuse_unless(record, status, ("open", "approved") if self.consent.how == "client" else ("approved",))
-        return record
+        refuse_unless(record, status, ("used", *self._allowed))
 
     def consume(self, unit: GovernedUnit, stores: Stores, manifest_digest: str | None = None) -> None:
         """Use the plan up, in the transaction of the act that it allows and before it changes anything.
@@ -135,7 +149,7 @@ class PlanUse:
         planned = record.about.get("manifest_digest")
         if status in ("open", "approved") and manifest_digest is not None and planned not in (None, manifest_digest):
             status = "stale"
-        refuse_unless(record, status, ("open", "approved") if self.consent.how == "client" else ("approved",))
+        refuse_unless(record, status, self._allowed)
         if status == "open":
             take_step(unit, record, "approved", self.consent.how)
         take_step(unit, record, "used", self.consent.how)
@@ -158,6 +172,17 @@ class PlanUse:
                 next=f"repeat the planned call with exactly its arguments, or call {self.tool} again without confirm.",
             )
         return record
+
+
+async def refuse_early(store: StoreAccess, denials: Denials, plan: PlanUse, subject: Subject) -> None:
+    """Refuse a plan that does not allow a call; what somebody tried with a plan that there is goes into the trail.
+
+    Raises:
+        PlanInvalid: there is no such plan, or it does not allow the call.
+    """
+    await store.read(plan.known)
+    async with denials.noting(plan.tool, subject):
+        await store.read(plan.check)
 
 
 def plan_use(confirm: str | Consent | None, tool: PlannedTool, arguments: Mapping[str, object]) -> PlanUse | None:

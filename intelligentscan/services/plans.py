@@ -6,6 +6,7 @@ whose plan it is, a yes through the client by somebody whom we cannot verify, an
 
 import re
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import func, select
@@ -67,7 +68,7 @@ class PlanService:
         return await self._store.read(look)
 
     async def propose(
-        self, tool: PlannedTool, arguments: dict[str, object], preview: RegisteredVersion | PromotionDecision
+        self, tool: PlannedTool, arguments: Mapping[str, object], preview: RegisteredVersion | PromotionDecision
     ) -> Plan:
         """Return the plan for a call: the one that waits already if the same person asks for the same again.
 
@@ -108,19 +109,19 @@ class PlanService:
 
         return await self._store.write(make)
 
-    async def check(self, confirm: str, tool: PlannedTool, arguments: dict[str, object]) -> Plan:
-        """Return the plan that a call names, whatever became of it.
-
-        Raises:
-            PlanInvalid: there is none, or it is another person's or for another call.
-        """
+    async def waiting(self, confirm: str, tool: PlannedTool, arguments: Mapping[str, object]) -> Plan | None:
+        """Return the plan that a call names if it waits for an answer; the act itself refuses or takes any other."""
         use = plan_use(confirm, tool, arguments)
 
-        def look(stores: Stores) -> Plan:
+        def look(stores: Stores) -> Plan | None:
             if use is None or not stores.governance.installed():
-                raise no_plan(confirm)
+                return None
             with stores.governance.reading() as read:
-                return _shown(read, stores, use.fitting(read))
+                try:
+                    found = _shown(read, stores, use.fitting(read))
+                except PlanInvalid:
+                    return None
+                return found if found.status == "open" else None
 
         return await self._store.read(look)
 

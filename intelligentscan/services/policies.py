@@ -92,7 +92,7 @@ class PolicyService:
         """
         because = checked_reason(reason, "policy activate")
         given = policy.strip()
-        own = _own(policy) if "\n" in given or ":" in given else None
+        own = _own(policy) if "\n" in policy or ":" in policy else None
 
         def act(stores: Stores) -> PolicyInForce:
             with stores.governance.unit() as unit:

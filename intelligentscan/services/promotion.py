@@ -32,7 +32,7 @@ from intelligentscan.services.drift import drift_of
 from intelligentscan.services.enforcement import claim
 from intelligentscan.services.evidence import EvidenceGatherer, committee_facts
 from intelligentscan.services.locks import MAX_REASON
-from intelligentscan.services.plan_record import plan_use
+from intelligentscan.services.plan_record import plan_use, refuse_early
 from intelligentscan.services.policies import policy_in_force
 from intelligentscan.services.principal import person
 from intelligentscan.services.rights import require
@@ -127,7 +127,7 @@ class PromotionService:
         wanted, stage = names.model_name(name), stage_from(to)
         move = Move(wanted, version, stage, _reason(reason, stage), plan)
         if plan is not None and not dry_run:
-            await self._store.read(plan.check)
+            await refuse_early(self._store, self._denials, plan, Subject(None, DEFAULT_WORKSPACE, wanted, version))
         asked = await self._store.read(lambda s: _asked(s, move))
         weighed = await self.weigh(move, asked.before, record=not dry_run)
         if dry_run:

@@ -25,7 +25,7 @@ from intelligentscan.domain.text import untrusted
 from intelligentscan.services import cursor as cursors
 from intelligentscan.services.denials import Denials
 from intelligentscan.services.enforcement import claim
-from intelligentscan.services.plan_record import plan_use
+from intelligentscan.services.plan_record import plan_use, refuse_early
 from intelligentscan.services.principal import person
 from intelligentscan.services.promotion import PROMOTED, PromotionService, no_model
 from intelligentscan.services.registration import Registrar, Wanted
@@ -113,7 +113,8 @@ class RegistryService:
                 "Give either run_id or model_uri.", next="call register_model with the run_id of a finished run."
             )
         if plan is not None and not dry_run:
-            await self._store.read(plan.check)
+            subject = Subject(None, DEFAULT_WORKSPACE, wanted)
+            await refuse_early(self._store, self._denials, plan, subject)
         await self._store.read(lambda s: s.registry.refuse_prompt(wanted))
         source, run = await self._source(run_id, model_uri, model_path, dry_run)
         if dry_run or source is None:

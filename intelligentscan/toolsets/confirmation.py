@@ -6,6 +6,7 @@ from the plan alone, so it reads the same however often it is put, and the answe
 The state that the client carries between the rounds is sealed by the SDK with keys of this process.
 """
 
+import contextlib
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from mcp_types import ElicitRequest, ElicitRequestFormParams, ElicitResult, Inpu
 from mcp_types.version import is_version_at_least
 from pydantic import ValidationError
 
-from intelligentscan.domain.errors import Declined
+from intelligentscan.domain.errors import Declined, IntelligentScanError
 from intelligentscan.domain.plan import Consent, Plan, PlannedTool
 from intelligentscan.domain.registry import PromotionDecision, RegisteredVersion
 
@@ -40,6 +41,7 @@ _FORM: dict[str, Any] = {
         }
     },
 }
+_BY_CLIENT = "Confirmed by the client; who said yes is not verified."
 Answer = Literal["yes", "no", "none"]
 
 
@@ -82,13 +84,13 @@ async def confirmed(
     if rule == "none" or (rule == "asked" and not asks):
         return await asked.act(confirm)
     if asks and (reply := _reply(ctx)) is not None:
-        plan = await services.plans.check(reply.plan_id, asked.tool, asked.arguments)
-        return await _settled(services, asked, plan, reply.answer)
+        return await _settled(services, asked, reply.plan_id, reply.answer)
     preview: Made | None = None
     if confirm is not None:
-        plan = await services.plans.check(confirm, asked.tool, asked.arguments)
-        if plan.status != "open":
+        waiting = await services.plans.waiting(confirm, asked.tool, asked.arguments)
+        if waiting is None:
             return await asked.act(confirm)
+        plan = waiting
     else:
         preview = await asked.preview()
         if not asked.called_for(preview):
@@ -100,23 +102,26 @@ async def confirmed(
         return await _pending(asked, plan, preview)
     if _in_results(ctx):
         return _input_required(plan)
-    return await _settled(services, asked, plan, await _elicit(ctx, services, plan), preview)
+    return await _settled(services, asked, plan.plan_id, await _elicit(ctx, services, plan), preview)
 
 
 async def _settled(
-    services: "Services", asked: Asked[Made], plan: Plan, answer: Answer, preview: Made | None = None
+    services: "Services", asked: Asked[Made], plan_id: str, answer: Answer, preview: Made | None = None
 ) -> Made:
     """Do what follows from an answer."""
     if answer == "yes":
-        return await asked.act(Consent(plan.plan_id, "client"))
+        made: Made = await asked.act(Consent(plan_id, "client"))
+        return made.model_copy(update={"notes": [_BY_CLIENT, *made.notes]})
     if answer == "no":
-        await services.plans.decline(plan.plan_id, "client")
+        await services.plans.decline(plan_id, "client")
         raise Declined(
             "The person who was asked said no; nothing was done.",
             next=f"ask them what they want instead, and do not call {asked.tool} again unless they say so.",
-            details={"plan_id": plan.plan_id},
+            details={"plan_id": plan_id},
         )
-    return await _pending(asked, await services.plans.unanswered(plan.plan_id), preview)
+    with anyio.CancelScope(shield=True):  # a client that has left is the reason why some are not answered
+        plan = await services.plans.unanswered(plan_id)
+    return await _pending(asked, plan, preview)
 
 
 async def _pending(asked: Asked[Made], plan: Plan, preview: Made | None) -> Made:
@@ -126,9 +131,14 @@ async def _pending(asked: Asked[Made], plan: Plan, preview: Made | None) -> Made
         f"Nothing was done: a person approves it with 'intelligentscan plan approve {plan.plan_id}' until "
         f"{plan.valid_until}; then call {plan.tool} again with the same arguments and confirm='{plan.plan_id}'."
     )
-    return planned.model_copy(
-        update={"status": "pending_confirmation", "plan_id": plan.plan_id, "notes": [said, *planned.notes]}
-    )
+    pending: dict[str, Any] = {
+        "status": "pending_confirmation",
+        "plan_id": plan.plan_id,
+        "notes": [said, *planned.notes],
+    }
+    if isinstance(planned, PromotionDecision):
+        pending["changed"] = False
+    return planned.model_copy(update=pending)
 
 
 @dataclass(frozen=True)
@@ -184,7 +194,7 @@ async def _elicit(ctx: Context[Any, Any], services: "Services", plan: Plan) -> A
     except (MCPError, ValidationError):
         pass  # the client cannot ask after all, or answered with something else
     except anyio.get_cancelled_exc_class():
-        with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(shield=True), contextlib.suppress(IntelligentScanError):
             await services.plans.unanswered(plan.plan_id)
         raise
     return answer
