@@ -8,7 +8,6 @@ from typing import Any, NoReturn
 
 import anyio
 import sqlalchemy
-from reviewed import release
 from sqlalchemy import event
 
 from intelligentscan.app import build
@@ -120,7 +119,7 @@ def promote_and_die(home: str, name: str, version: int, statement: str, uri: str
     """Begin to promote a version to Production and be killed before the first SQL statement that contains the text."""
     services = build(Settings(home=Path(home), tracking_uri=uri))
     die_at_statement(1, statement)
-    anyio.run(lambda: release(services, name, version, reason="r"))
+    anyio.run(lambda: services.registry.promote(name, version, "Production", reason="r"))
 
 
 def remote_write_and_die(uri: str, experiment_id: str, key: str) -> None:

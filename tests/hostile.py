@@ -31,7 +31,7 @@ from mlflow.entities import (
 from mlflow.entities.span import Span
 from mlflow.utils.file_utils import local_file_uri_to_path
 from postgres_server import Postgres
-from reviewed import release
+from reviewed import approve, try_release
 from sqlalchemy import Engine
 from sqlalchemy.pool import NullPool
 
@@ -125,7 +125,7 @@ class World:
     async def promote(self, name: str = "fm", version: int = 2) -> str:
         """Promote to Production; return what became of it, or the code of the refusal with its text."""
         try:
-            decision = await release(self.services, name, version, reason="better")
+            decision = await try_release(self.services, name, version, reason="better")
         except IntelligentScanError as error:
             return f"{error.code} {error}"
         return decision.status
@@ -199,7 +199,8 @@ async def furnish(world: World) -> World:
         fill_rest(world, here, {**leading, "trace_id": trace, "request_id": trace})
     world.ids = Ids(fraud, free, run, second, free_run, deleted, model, free_model, *traces)
     for each in (run, second):
-        await world.services.registry.register("fm", run_id=each, description="first", tags={"k": "v"})
+        made = await world.services.registry.register("fm", run_id=each, description="first", tags={"k": "v"})
+        await approve(world.services, "fm", made.version)
     assert await world.promote(version=1) == "promoted"
     with plain_mlflow(world.plain):
         client.create_registered_model("plain")

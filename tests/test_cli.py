@@ -354,16 +354,16 @@ def test_a_scan_is_registered_and_promoted(command: CommandLine) -> None:
     registered = RegisteredVersion.model_validate(command.json("register", run_id, "--name", "config"))
     again = command("register", run_id, "--name", "config")
     refused = command.json("promote", "config", "1", "--to", "Production", code=2)
-    would = command("promote", "config", "1", "--to", "production", "--reason", "best", "--dry-run")
-    promoted = PromotionDecision.model_validate(
-        command.json("promote", "config", "1", "--to", "production", "--reason", "best")
-    )
+    would = command("promote", "config", "1", "--to", "staging", "--dry-run")
+    promoted = PromotionDecision.model_validate(command.json("promote", "config", "1", "--to", "staging"))
+    unevaluated = command("promote", "config", "1", "--to", "Production", "--reason", "best")
 
     assert (planned.status, registered.status) == ("would_register", "registered")
     assert "was registered before: config version 1" in again.out
     assert "reason" in refused["message"]
-    assert "would move config version 1 to Production" in would.out
-    assert (promoted.status, promoted.aliases) == ("promoted", ["champion"])
+    assert "would move config version 1 to Staging" in would.out
+    assert (promoted.status, promoted.aliases) == ("promoted", ["challenger"])
+    assert (unevaluated.code, "✗ evaluated" in unevaluated.err) == (2, True)
 
 
 def test_a_prefix_is_not_enough_to_register(command: CommandLine) -> None:

@@ -19,7 +19,7 @@ from conftest import copy_store, look_at, plain_mlflow
 from mcp_client import MODES, answered, child_client, child_env, connected, refused, services_at, text_of
 from mlflow import MlflowClient
 from pydantic_core import from_json
-from reviewed import release
+from reviewed import approve, release
 
 import intelligentscan
 from intelligentscan.app import Services
@@ -136,6 +136,8 @@ async def test_an_agent_registers_goes_on_elsewhere_promotes_and_asks_who_did_it
         locked = await refused(agent, "log_run", experiment="fraud", params={"a": 1})
         onward = await answered(agent, "create_experiment", name=made["next_experiment"])
         again = await answered(agent, "create_experiment", name="fraud")
+        waits = await answered(agent, "promote", name="fm", version=1, to="Production", reason=WHY)
+        await services_at(home).reviews.decide(waits["review_id"], "approve", "looked at it")
         moved = await answered(agent, "promote", name="fm", version=1, to="Production", reason=WHY)
         history = await answered(agent, "get_history", name="fm", version=1)
         checked = await answered(agent, "verify_integrity", name="fm")
@@ -146,7 +148,12 @@ async def test_an_agent_registers_goes_on_elsewhere_promotes_and_asks_who_did_it
     assert "fraud-v2" in locked["next"]
     assert (onward["created"], onward["locked"]) == (True, False)
     assert (again["locked"], again["next_experiment"]) == (True, "fraud-v2")
+    assert (waits["status"], [g["gate"] for g in waits["gates"] if g["outcome"] == "fail"]) == (
+        "pending_review",
+        ["reviewed"],
+    )
     assert (moved["status"], {gate["outcome"] for gate in moved["gates"]}) == ("promoted", {"pass"})
+    assert (moved["four_eyes"], moved["policy"]) == (False, "solo")
     newest = history["events"][0]
     assert (newest["action"], newest["reason"], newest["version"]) == ("version.promoted", WHY, 1)
     assert [row["version"] for row in history["live"]["Production"]] == [1]
@@ -164,7 +171,7 @@ async def test_who_promoted_a_version_and_what_was_live_before_it_are_one_call_e
     promoted = next(event for event in told["events"] if event["action"] == "version.promoted")
     assert promoted["actor"]
     assert promoted["reason"] == WHY
-    assert [gate["outcome"] for gate in promoted["facts"]["gates"]] == ["pass", "pass", "pass"]
+    assert [gate["outcome"] for gate in promoted["facts"]["gates"]] == ["pass"] * 4
     registered = next(event for event in told["events"] if event["action"] == "version.registered")
     assert registered["on_behalf_of"] == promoted["actor"]
     assert len(registered["facts"]["manifest_digest"]) == 64
@@ -361,20 +368,21 @@ def test_register_says_what_is_locked_and_where_to_go_on(command: CommandLine, r
 def test_promote_shows_every_gate_when_it_does_it_and_when_it_refuses(
     command: CommandLine, registered: RegisteredVersion
 ) -> None:
+    anyio.run(approve, services_at(command.home), "fm", 1)
     moved = command("promote", "fm", "1", "--to", "Production", "--reason", WHY)
     go_around(command.home, "DELETE FROM registered_model_aliases")
     refusal = command("promote", "fm", "1", "--to", "Staging")
     plan = command("promote", "fm", "1", "--to", "Staging", "--dry-run")
     as_json = command.json("promote", "fm", "1", "--to", "Staging", code=2)
 
-    assert [gate in moved.out for gate in ("✓ sealed", "✓ intact", "✓ not_drifted")] == [True] * 3
+    assert [gate in moved.out for gate in ("✓ sealed", "✓ intact", "✓ not_drifted", "✓ reviewed")] == [True] * 4
     assert (refusal.code, refusal.out) == (2, "")
     assert "✗ not_drifted" in refusal.err
     assert "✓ intact" in refusal.err
     assert "verify_integrity" not in refusal.err
     assert plan.code == 1
     assert as_json["code"] == "GATES_FAILED"
-    assert len(as_json["details"]["gates"]) == 3
+    assert [g["gate"] for g in as_json["details"]["gates"]] == ["intact", "not_drifted"]
 
 
 def test_history_shows_what_is_live_who_did_what_and_why(reader: CommandLine) -> None:
@@ -386,7 +394,7 @@ def test_history_shows_what_is_live_who_did_what_and_why(reader: CommandLine) ->
     assert told.code == 0
     assert told.out.splitlines()[1].split()[:3] == ["Production", "version", "1"]
     assert WHY in told.out
-    assert "3 of 3 gates passed" in told.out
+    assert "4 of 4 gates passed" in told.out
     assert "work goes on in fraud-v2" in told.out
     assert "no events" in past.out
     assert "name a larger --limit" in one.out
@@ -566,6 +574,7 @@ def test_an_unlocked_experiment_takes_runs_again_and_the_trail_says_why(
 def test_drift_is_put_back_or_accepted_after_the_guards_are_back(
     command: CommandLine, registered: RegisteredVersion
 ) -> None:
+    anyio.run(approve, services_at(command.home), "fm", 1)
     command.json("promote", "fm", "1", "--to", "Production", "--reason", WHY)
     guards = triggers(command.home)
     go_around(command.home, "DELETE FROM registered_model_aliases")
@@ -722,7 +731,9 @@ def test_at_a_terminal_a_yes_goes_on(command: CommandLine, registered: Registere
 def test_a_script_registers_promotes_and_looks_back(home: Path, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INTELLIGENTSCAN_HOME", str(home))
     made = intelligentscan.register_model(run_id=run_id, model_name="fm", product="cards", use_case="card fraud")
-    intelligentscan.promote("fm", "1", stage="Production", reason=WHY)
+    assert intelligentscan.promote("fm", "1", stage="Production", reason=WHY).status == "pending_review"
+    anyio.run(approve, services_at(home), "fm", 1)
+    assert intelligentscan.promote("fm", "1", stage="Production", reason=WHY).status == "promoted"
 
     assert (made.experiment_locked, made.next_experiment) == (True, "fraud-v2")
     assert intelligentscan.create_experiment("fraud").next_experiment == "fraud-v2"

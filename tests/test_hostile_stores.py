@@ -118,7 +118,7 @@ async def test_an_alias_moved_before_there_were_guards_is_legacy_and_does_not_pa
     assert [(v.state, v.review) for v in versions] == [("legacy", "legacy, unreviewed")] * 2
     for version in (1, 2):
         move = await services.registry.promote("early", version, "Production", reason="r", dry_run=True)
-        assert [g.gate for g in move.gates if g.outcome == "fail"] == ["sealed"]
+        assert [g.gate for g in move.gates if g.outcome == "fail"] == ["sealed", "reviewed"]
     answers = refusals(fresh, (
         "UPDATE registered_model_aliases SET version = 1",
         "UPDATE model_versions SET current_stage = 'Production' WHERE version = 1",

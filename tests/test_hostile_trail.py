@@ -228,9 +228,9 @@ def copied_as_service(world: World) -> World:
 
 
 async def test_a_text_put_in_the_place_of_an_erased_one_is_found(own: World) -> None:
-    [(said,)] = own.sql(f"SELECT text FROM {own.gov('free_text')} WHERE field = 'reason'", owner=True)
-    rewrite(own, (f"UPDATE {own.gov('free_text')} SET text = 'nobody said this' WHERE field = 'reason'", ()))
-    assert said == "better"
+    said = "field = 'reason' AND text = 'better'"
+    assert len(own.sql(f"SELECT text FROM {own.gov('free_text')} WHERE {said}", owner=True)) == 1
+    rewrite(own, (f"UPDATE {own.gov('free_text')} SET text = 'nobody said this' WHERE {said}", ()))
     report = await own.services.trail.verify()
     assert [p.code for p in report.problems] == ["CHANGED_TEXT"]
     assert "RECORD" in await own.problems()

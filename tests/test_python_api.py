@@ -4,8 +4,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import anyio
 import pytest
 from conftest import Trained, run_plain
+from reviewed import approve
 
 import intelligentscan
 from intelligentscan import api, plugin
@@ -57,6 +59,8 @@ def test_a_model_is_registered_and_promoted_under_either_spelling(at_trained: Tr
     other = intelligentscan.register_model(model_name="spelled", model_uri=f"runs:/{at_trained.better}/model")
     assert (made.version, same.version, other.version) == (1, 1, 2)
     assert intelligentscan.promote("spelled", "1", "Staging").aliases == ["challenger"]
+    assert intelligentscan.promote("spelled", 2, stage="Production", reason="better").status == "pending_review"
+    anyio.run(approve, at_trained.services, "spelled", 2)
     moved = intelligentscan.promote("spelled", 2, stage="Production", reason="better")
     assert (moved.stage, moved.aliases) == ("Production", ["champion"])
 
@@ -139,8 +143,8 @@ with mlflow.start_run(experiment_id=mlflow.create_experiment("notebook")) as run
     model = LogisticRegression().fit([[0.0], [1.0]], [0, 1])
     mlflow.sklearn.log_model(model, name="model", pip_requirements=["scikit-learn"])
 intelligentscan.register_model(run.info.run_id, "noted")
-intelligentscan.promote("noted", 1, "Production", reason="works")
-print(mlflow.sklearn.load_model("models:/noted@champion").predict([[1.0]])[0])
+intelligentscan.promote("noted", 1, "Staging")
+print(mlflow.sklearn.load_model("models:/noted@challenger").predict([[1.0]])[0])
 pid = os.fork()
 if pid == 0:
     import signal

@@ -17,7 +17,7 @@ import anyio
 import pytest
 from child_work import draft, promote_and_die, register_and_die, remote_write_and_die, write_once
 from conftest import Server, Trained, run_plain, train
-from reviewed import release
+from reviewed import approve, release
 
 from intelligentscan.app import Services, build
 from intelligentscan.domain.errors import (
@@ -528,6 +528,7 @@ async def test_a_promotion_that_was_killed_between_its_steps_is_drift_until_it_i
     for run_id in (trained.with_model, trained.better):
         await services.registry.register("halfway", run_id=run_id)
     await release(services, "halfway", 1, reason="first")
+    await approve(services, "halfway", 2)
     arguments = (str(trained.settings.home), "halfway", 2, "INSERT INTO gov_stage", trained.settings.tracking_uri)
     child = children.Process(target=promote_and_die, args=arguments)
     child.start()
