@@ -34,6 +34,29 @@ GOVERNANCE_ROWS: dict[str, Row] = {
     "alias": {"workspace": "default", "name": "sample", "alias": "champion", "version": 1},
     "quarantine": _VERSION,
     "retention": {**_VERSION, "until": 1, "hold": 0},
+    "product": {"workspace": "default", "product": "p", "tier": "standard"},
+    "role": {"workspace": "default", "product": "", "role": "owner", "person": "x", "granted": 1},
+    "reviewer_key": {"fingerprint": "f", "person": "x", "public": "ssh-ed25519 A", "active": 1},
+    "policy": {"policy": "solo", "digest": "d", "document": "{}"},
+    "review": {
+        "review_id": "r", **_VERSION, "manifest_digest": "m", "policy_digest": "p", "dossier_digest": "d",
+        "requester": "x", "expires": 1,
+    },
+    "attestation": {
+        "review_id": "r", **_VERSION, "criterion": "bias", "person": "x", "proof": "self-asserted", "digest": "d",
+    },
+    "decision": {
+        "decision_id": "d", "review_id": "r", **_VERSION, "verdict": "approve", "person": "x",
+        "proof": "self-asserted", "statement_digest": "s", "fingerprint": None, "expires": 1,
+    },
+    "scan_record": {
+        "run_id": "r", "experiment_id": 1, "commit_id": "c", "clean": 1, "complete": 1, "critical": 0, "high": 0,
+        "sarif_digest": "s",
+    },
+    "plan": {
+        "plan_id": "p", "tool": "promote", "person": "x", "arguments_digest": "a", "state_digest": "s", "expires": 1,
+    },
+    "plan_step": {"plan_id": "p", "step": "approved", "person": "x", "how": "command line"},
 }  # fmt: skip
 """One row for each table of the record; the unlock takes back the lock of the same event."""
 

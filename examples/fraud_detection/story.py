@@ -112,11 +112,11 @@ def form_team(place: Place) -> None:
 
 
 def train(place: Place) -> list[str]:
-    """Let both train, as each would in a terminal of their own; return the ids of their runs."""
+    """Let both train, one after the other, as each would in a terminal of their own; return the ids of their runs."""
     runs = []
-    scripts = [[script, str(place.data)] for script in (RANDOM_FOREST, XGBOOST)]
-    for who, script, done in zip(TEAM, scripts, children(place, scripts, TEAM), strict=True):
-        chapter(f"{who} trains: {script[0]}")
+    for who, script in zip(TEAM, (RANDOM_FOREST, XGBOOST), strict=True):
+        chapter(f"{who} trains: {script}")
+        (done,) = children(place, [[script, str(place.data)]], [who])
         hold(done.returncode == 0, f"run {done.stdout.strip()}" if done.stdout else done.stderr[-800:])
         runs.append(done.stdout.split()[-1])
     return runs

@@ -1,5 +1,6 @@
 """Registering models and moving their versions through the stages."""
 
+import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from intelligentscan.domain.registry import (
     RegisteredVersion,
     VersionRow,
 )
+from intelligentscan.domain.review import ReviewStatus
 from intelligentscan.domain.text import untrusted
 from intelligentscan.services import cursor as cursors
 from intelligentscan.services.denials import Denials
@@ -30,6 +32,7 @@ from intelligentscan.services.principal import person
 from intelligentscan.services.promotion import PROMOTED, PromotionService, no_model
 from intelligentscan.services.registration import Registrar, Wanted
 from intelligentscan.services.resolve import Resolver, full_run_id
+from intelligentscan.services.review_facts import review_statuses
 from intelligentscan.services.scan_configs import MODEL_NAME, ScanConfigs
 from intelligentscan.services.trail import TrailService
 from intelligentscan.stores.access import StoreAccess
@@ -305,6 +308,7 @@ class _Standing:
     legacy: frozenset[int] = frozenset()
     quarantined: frozenset[int] = frozenset()
     reasons: dict[int, str] = field(default_factory=dict)
+    reviews: dict[int, ReviewStatus] = field(default_factory=dict)
 
 
 def _standing(stores: Stores, name: str) -> _Standing:
@@ -319,6 +323,7 @@ def _standing(stores: Stores, name: str) -> _Standing:
             legacy=frozenset(read.legacy(DEFAULT_WORKSPACE, name)),
             quarantined=frozenset(read.quarantined(DEFAULT_WORKSPACE, name)),
             reasons=read.reasons(DEFAULT_WORKSPACE, name, PROMOTED),
+            reviews=review_statuses(read, DEFAULT_WORKSPACE, name, int(time.time() * 1000)),
         )
 
 
@@ -357,7 +362,7 @@ def _row(version: VersionRecord, standing: _Standing) -> VersionRow:
         aliases=list(version.aliases),
         sealed=version.version in standing.sealed,
         state=state,
-        review="legacy, unreviewed" if state == "legacy" else None,
+        review="legacy, unreviewed" if state == "legacy" else standing.reviews.get(version.version),
         run_id=version.run_id,
         created=rfc3339(version.created),
         description=untrusted(version.description, 300) if version.description else None,

@@ -1,7 +1,10 @@
 """What the committee and our own scans say about a version, as the gates read it."""
 
+from sqlalchemy import and_
+
+from intelligentscan.domain.review import ReviewStatus
 from intelligentscan.gates.interface import Approval, ReviewFacts, ScanFacts
-from intelligentscan.services.review_state import Review, reviews_of
+from intelligentscan.services.review_state import Review, load, reviews_of
 from intelligentscan.stores.governance.reads import GovernanceReads
 from intelligentscan.stores.governance.vouched import VouchedRow, vouched
 
@@ -42,6 +45,13 @@ def review_facts(
         ),
         withdrawn=withdrawn(reviews),
     )
+
+
+def review_statuses(read: GovernanceReads, workspace: str, name: str, now: int) -> dict[int, ReviewStatus]:
+    """Return the state of the newest review of each version of a model that has one."""
+    event = read.tables.event
+    about = and_(event.c.workspace == workspace, event.c.name == name)
+    return {r.row["version"]: r.status for r in load(read, {"workspace": workspace, "name": name}, about, now)}
 
 
 def withdrawn(reviews: list[Review]) -> bool:
