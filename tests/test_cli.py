@@ -51,7 +51,7 @@ SARIF = {
 
 
 SOURCE = Path(intelligentscan.__file__).parent
-GROUPS = ("audit", "keys", "db", "archive", "model", "policy")
+GROUPS = ("audit", "keys", "db", "archive", "model", "policy", "review", "role", "product", "plan")
 
 
 def next_steps(tree: ast.AST) -> Iterator[str]:

@@ -239,7 +239,8 @@ def tell_history(version: int, review_id: str, approver: str) -> None:
     print(f"Its sealed bytes are {promoted.facts['manifest_digest']}.")
     evidence = command("review", "show", review_id)["evidence"]
     for criterion in dict.fromkeys(item["criterion"] for item in evidence):
-        found = [f"{item['what']} ({item['origin']})" for item in evidence if item["criterion"] == criterion]
+        said = (f"{item['what']} ({item['origin']})" for item in evidence if item["criterion"] == criterion)
+        found = list(dict.fromkeys(said))
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         print(f"  {criterion:<14} {', '.join(found[:3])}{more}")
     hold(decided.on_behalf_of == approver and promoted.facts["review"] == review_id, "it follows from that approval")

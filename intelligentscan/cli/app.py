@@ -22,6 +22,7 @@ from intelligentscan.cli import (
     plans,
     policy,
     registry,
+    review,
     scan,
     start,
 )
@@ -79,6 +80,9 @@ app.add_typer(
 )
 app.add_typer(people.role, name="role", rich_help_panel=GOVERN, help="Who may do what: grant, revoke, list.")
 app.add_typer(people.product, name="product", rich_help_panel=GOVERN, help="AI products: onboard, list, show.")
+app.add_typer(
+    review.review, name="review", rich_help_panel=GOVERN, help="The committee: list, show, decide, enrol keys."
+)
 app.command("adopt", rich_help_panel=GOVERN)(administration.adopt)
 app.command("unlock", rich_help_panel=GOVERN)(administration.unlock)
 app.command("reconcile", rich_help_panel=GOVERN)(administration.reconcile)

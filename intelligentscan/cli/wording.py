@@ -9,6 +9,7 @@ _COMMANDS = {
     "compare_runs": "compare",
     "register_model": "register",
     "get_history": "history",
+    "request_review": "review request",
     "verify_integrity": "verify",
     "get_model": "model show",
     "search_experiments": "experiments",
@@ -57,7 +58,8 @@ _OPTIONS = {
 }
 _WORDS = _PHRASES | _OPTIONS | {tool: f"'intelligentscan {command}'" for tool, command in _COMMANDS.items()}
 _MATCH = re.compile(
-    r"log_run run_id='(?P<run>\w+)' status='FINISHED'(?: \(or 'KILLED'\))?"
+    r"request_review name='(?P<reviewed>[^']*)' version=(?P<number>\w+)"
+    r"|log_run run_id='(?P<run>\w+)' status='FINISHED'(?: \(or 'KILLED'\))?"
     rf"|\b(?P<tool>{'|'.join(_NAMED)}) name='(?P<name>[^']*)'"
     rf"|\b(?P<browsing>search_runs|list_findings|get_run)(?: (?:with )?\w+=(?:'[^']*'|\S+))+"
     rf"|(?<!\w)(?P<word>{'|'.join(map(re.escape, sorted(_WORDS, key=len, reverse=True)))})(?![a-z_=])"
@@ -73,6 +75,8 @@ def for_people(text: str) -> str:
 def _replaced(match: re.Match[str]) -> str:
     if match["run"]:
         return f"mlflow.MlflowClient().set_terminated('{match['run']}')"
+    if match["reviewed"]:
+        return f"'intelligentscan review request {shlex.quote(match['reviewed'])} {match['number']}'"
     if match["tool"]:
         name = match["name"]
         shown = name if shlex.quote(name) == name else f'"{name}"'

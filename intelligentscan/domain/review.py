@@ -47,13 +47,13 @@ class ReviewRequest(Noun):
     status: ReviewStatus
     name: str
     version: int
-    created: Annotated[bool, Field(description="False if it was there before.")]
-    missing: Annotated[list[str], Field(description="What the criteria still lack, each with what would give it.")]
-    evidence: Annotated[dict[str, int], Field(description="Criterion to pieces of evidence.")]
+    created: bool
+    missing: Annotated[list[str], Field(description="What the criteria lack, and what would give it.")]
+    evidence: Annotated[dict[str, int], Field(description="Count by criterion.")]
     dossier_digest: str
     policy: str
     quorum: int
-    valid_until: Annotated[str, Field(description="When the request, or the approval, expires.")]
+    valid_until: str
     next: str
     notes: list[str] = []
 

@@ -152,11 +152,12 @@ def given_in(items: Iterable[EvidenceItem]) -> dict[Criterion, object]:
 
 def lacking(criterion: str, review_id: str) -> str:
     """Return what a criterion lacks, and what would give it."""
-    known, id = cast("Criterion", criterion), review_id[:SHOWN_ID]
+    known, short = cast("Criterion", criterion), review_id[:SHOWN_ID]
     scan = "scan_vulnerabilities on a clean checkout of its commit, then request_review again; or "
     return (
         f"{criterion}: {_LACKS.get(known, 'there is no evidence')}; call {scan if known == 'safety' else ''}"
-        f"request_review with evidence.{criterion}, or a person runs 'intelligentscan review attest {id} {criterion}'"
+        f"request_review with evidence.{criterion}, or a person runs "
+        f"'intelligentscan review attest {short} {criterion}'"
     )
 
 

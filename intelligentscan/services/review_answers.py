@@ -140,8 +140,8 @@ def _next(review: Review) -> str:
     match review.status:
         case "open":
             return (
-                f"{asks_for(review.rules)} decides with 'intelligentscan review approve {review.id[:SHOWN_ID]} --reason …'; "
-                "an agent cannot."
+                f"{asks_for(review.rules)} decides with "
+                f"'intelligentscan review approve {review.id[:SHOWN_ID]} --reason …'; an agent cannot."
             )
         case "approved":
             return f"promote name='{untrusted(review.row['name'], 80)}' version={review.row['version']}."

@@ -116,7 +116,7 @@ class Decisions:
             await self._checks.quarantine(seal, damaged)
             raise _changed(seal, damaged)
         if found:
-            raise Refused(f"Version {seal.version}: {found[0].what}.", next=found[0].next)
+            raise Refused(f"Version {seal.version}: {found[0].what}.", next=found[0].next or "call verify_integrity.")
 
     async def statement(self, text: str, verdict: Verdict) -> bytes:
         """Return the bytes that are signed for a decision now."""

@@ -1,6 +1,6 @@
-"""The toolset `governance`: what happened and what was live, and whether everything is still as it was recorded."""
+"""The toolset `governance`: reviews, what happened and what was live, and whether everything is as it was recorded."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -8,8 +8,9 @@ from intelligentscan.domain.history import History
 from intelligentscan.domain.integrity import IntegrityReport
 from intelligentscan.domain.names import MAX_NAME
 from intelligentscan.domain.people import Product
+from intelligentscan.domain.review import ReviewRequest
 from intelligentscan.toolsets.answer import fitting
-from intelligentscan.toolsets.arguments import Cursor, Description, Limit, Texts, VersionChoice
+from intelligentscan.toolsets.arguments import Cursor, Description, Limit, ModelName, Texts, VersionChoice
 from intelligentscan.toolsets.toolset import Toolset, tool
 
 MAX_LIVE = 50
@@ -22,6 +23,22 @@ class Governance(Toolset):
     """The audit trail and the checks against it."""
 
     name = "governance"
+
+    @tool(title="Request review", idempotent=True)
+    async def request_review(
+        self,
+        name: ModelName,
+        version: Annotated[int, Field(ge=1, le=2**31 - 1, description="Version number.")],
+        evidence: Annotated[
+            dict[str, Any] | None,
+            Field(description="Text by criterion: accuracy, safety, bias, risks, documentation."),
+        ] = None,
+    ) -> ReviewRequest:
+        """Ask the committee (MRMC) for approval of a sealed version, which Production needs; people decide.
+
+        Gathers what the run proves and lists missing evidence; then a person runs next, then promote.
+        """
+        return await self.services.reviews.request(name, version, evidence)
 
     @tool(title="Get history", read_only=True, idempotent=True, rest="call get_history with name")
     async def get_history(

@@ -44,6 +44,7 @@ Tools by step of a life cycle:
 3 look: search_runs (find, sort, best), get_run (one in full), list_findings (vulnerabilities of one scan).
 4 decide: compare_runs (side by side, BEST marked, new and fixed findings).
 5 release: register_model (new sealed version), get_model (versions, stages), promote (Staging, Production, Archived).
+  Production needs a review: request_review asks, a person decides at the command line; you cannot.
 6 prove: get_history (who did what, why, what was live when), verify_integrity (anything tampered with).
 Order: register_model locks the run's experiment for everybody, plain MLflow too; then promote the version.
 Go on working in the next_experiment that the answer names; EXPERIMENT_LOCKED names it too. Never look for a way around.
