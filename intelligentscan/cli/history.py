@@ -1,5 +1,6 @@
 """`history` and `verify`: what happened and what was live, and whether everything is still as it was recorded."""
 
+import re
 from typing import Annotated
 
 import typer
@@ -15,6 +16,7 @@ from intelligentscan.domain.integrity import IntegrityReport
 NOT_AS_RECORDED = 1
 _PAGE = 100
 _SHOWN_LIVE = 20
+_HEX = re.compile(r"[0-9a-f]{32,}")
 _DIGITS = 12
 """How much of a digest a person needs to tell two apart."""
 
@@ -154,7 +156,7 @@ def _details(event: HistoryEvent) -> str:
 
 def _short(key: str, value: object) -> str:
     match value:
-        case str() if "digest" in key:
+        case str() if "digest" in key or _HEX.fullmatch(value):
             return value[:_DIGITS]
         case [*entries]:
             return ", ".join(str(entry) for entry in entries[:3]) + (" …" if len(entries) > 3 else "")

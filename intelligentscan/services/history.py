@@ -15,7 +15,7 @@ from intelligentscan.stores.governance.records import HistoryRow, LiveRow
 from intelligentscan.stores.interface import Stores
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
-_HIDDEN_FACTS = ("public", "new_signature")
+_HIDDEN_FACTS = ("public", "new_signature", "statement", "signature")
 _HIDDEN_TEXTS = ("reason", "archive")
 _MAX_TEXT = 300
 _STAGING = "Staging as recorded; what plain MLflow moved there is not in the trail."
@@ -106,7 +106,7 @@ def moment(text: str) -> int:
 def _event(row: HistoryRow) -> HistoryEvent:
     facts = row.body.get("facts", {})
     reason = row.text.get("reason")
-    told = {k: _shown(v) for k, v in facts.items() if k not in _HIDDEN_FACTS and v is not None}
+    told = {k: _shown(_by_name(v, row.people)) for k, v in facts.items() if k not in _HIDDEN_FACTS and v is not None}
     told |= {k: untrusted(v, _MAX_TEXT) for k, v in row.text.items() if k not in _HIDDEN_TEXTS}
     told |= _changes(row.body.get("rows", {}))
     return HistoryEvent(
@@ -122,6 +122,13 @@ def _event(row: HistoryRow) -> HistoryEvent:
         reason=untrusted(reason, _MAX_TEXT) if reason else None,
         facts=told,
     )
+
+
+def _by_name(value: Any, people: dict[str, str]) -> Any:
+    """Return a fact with the names of people in the place of their ids."""
+    if isinstance(value, str):
+        return people.get(value, value)
+    return [_by_name(v, people) for v in value] if isinstance(value, list) else value
 
 
 def _changes(rows: dict[str, list[dict[str, Any]]]) -> dict[str, object]:

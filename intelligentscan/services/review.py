@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
-from sqlalchemy import and_, select
+from sqlalchemy import select
 
 from intelligentscan._ssh_signature import PrivateKey
 from intelligentscan.domain import names
@@ -31,12 +31,15 @@ from intelligentscan.services.dossier import MAX_DOCUMENT, Dossier, assemble, gi
 from intelligentscan.services.dossier_material import material_of
 from intelligentscan.services.policies import policy_in_force
 from intelligentscan.services.principal import person
-from intelligentscan.services.review_decisions import DAY_MS, Decisions, require_unchanged
+from intelligentscan.services.review_acts import DAY_MS, require_unchanged
+from intelligentscan.services.review_attestations import Attestations
+from intelligentscan.services.review_decisions import Decisions
 from intelligentscan.services.review_evidence import checked_evidence
 from intelligentscan.services.review_find import Found, Sealed, find, sealed
+from intelligentscan.services.review_pages import pages
 from intelligentscan.services.review_rules import REQUESTER_TEXT, asked_for
 from intelligentscan.services.review_signing import signing
-from intelligentscan.services.review_state import REQUESTED, Review, load, reviews_of
+from intelligentscan.services.review_state import REQUESTED, Review, reviews_of
 from intelligentscan.services.rights import require
 from intelligentscan.services.sealed_model import SealedModel, sealed_model
 from intelligentscan.services.seals import ARCHIVE, SealChecks
@@ -46,9 +49,6 @@ from intelligentscan.stores.archive import Archive
 from intelligentscan.stores.governance.reads import GovernanceReads
 from intelligentscan.stores.governance.records import DEFAULT_WORKSPACE, Act, Subject
 from intelligentscan.stores.interface import Stores
-
-_PAGE = 100
-_MAX_PAGES = 20
 
 
 def now_ms() -> int:
@@ -73,7 +73,8 @@ class ReviewService:
         self._checks = checks
         self._denials = denials
         self._clock = clock
-        self._decisions = Decisions(store, archive, checks, trail, denials, clock)
+        self._decisions = Decisions(store, checks, trail, denials, clock)
+        self._attestations = Attestations(store, archive, denials, clock)
 
     async def request(self, name: str, version: int, evidence: Mapping[str, object] | None = None) -> ReviewRequest:
         """Ask the committee to review a sealed version.
@@ -158,7 +159,7 @@ class ReviewService:
             if not stores.governance.installed():
                 return [], None
             with stores.governance.reading() as read:
-                return _pages(read, status, wanted, limit, before, now)
+                return pages(read, status, wanted, limit, before, now)
 
         now = self._clock()
         rows, last = await self._store.read(look)
@@ -244,7 +245,7 @@ class ReviewService:
             ReviewClosed: the review takes no more attestations.
             InvalidArgument: not exactly one of text and file was given.
         """
-        attested = await self._decisions.attest(review_id, criterion, text, file, signing(key, None))
+        attested = await self._attestations.attest(review_id, criterion, text, file, signing(key, None))
         return await self.show(attested)
 
     def _asked(self, stores: Stores, name: str, version: int) -> Sealed:
@@ -359,42 +360,6 @@ def _newest(read: GovernanceReads, name: str, version: int, now: int) -> Review 
 def _one(read: GovernanceReads, found: Found, now: int) -> Review:
     reviews = reviews_of(read, DEFAULT_WORKSPACE, found.name, found.version, now)
     return next(review for review in reviews if review.id == found.review_id)
-
-
-def _pages(
-    read: GovernanceReads, status: ReviewStatus | None, name: str | None, limit: int, before: int | None, now: int
-) -> tuple[list[Review], int | None]:
-    """Return reviews in a state, and the event to go on before; looks at a bounded number of them."""
-    found: list[Review] = []
-    for _ in range(_MAX_PAGES):
-        page, last = _page(read, name, before, now)
-        for review in page:
-            if status in (None, review.status):
-                if len(found) == limit:
-                    return found, found[-1].row.event
-                found.append(review)
-        if last is None:
-            return found, None
-        before = last
-    return found, before
-
-
-def _page(read: GovernanceReads, name: str | None, before: int | None, now: int) -> tuple[list[Review], int | None]:
-    """Return up to a page of reviews, the newest first, and the event to go on before if there may be more."""
-    review, event = read.tables.review, read.tables.event
-    wanted = [review.c.workspace == DEFAULT_WORKSPACE]
-    wanted += [review.c.name == name] if name is not None else []
-    wanted += [review.c.event < before] if before is not None else []
-    query = select(review.c.event, review.c.name, review.c.version).where(*wanted)
-    rows = read.connection.execute(query.order_by(review.c.event.desc()).limit(_PAGE)).all()
-    if not rows:
-        return [], None
-    models, versions = sorted({r.name for r in rows}), sorted({r.version for r in rows})
-    about = and_(event.c.workspace == DEFAULT_WORKSPACE, event.c.name.in_(models), event.c.version.in_(versions))
-    match = {"workspace": DEFAULT_WORKSPACE, "name": models, "version": versions}
-    shown = {r.event for r in rows}
-    page = [each for each in reversed(load(read, match, about, now)) if each.row.event in shown]
-    return page, rows[-1].event if len(rows) == _PAGE else None
 
 
 def _texts(read: GovernanceReads, events: "list[int]") -> dict[int, dict[str, str]]:

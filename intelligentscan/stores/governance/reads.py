@@ -309,7 +309,9 @@ class GovernanceReads:
         if not rows:
             return []
         people, texts = self.tables.principal_name, self.tables.free_text
-        ids = {i for r in rows for i in (r.actor, r.on_behalf_of) if i}
+        bodies = {r.seq: json.loads(r.body) for r in rows}
+        meant = {seq: _people_in(body.get("facts", {})) for seq, body in bodies.items()}
+        ids = {i for r in rows for i in (r.actor, r.on_behalf_of, *meant[r.seq]) if i}
         names = {
             r.principal_id: r.name
             for r in self.connection.execute(select(people).where(people.c.principal_id.in_(ids)))
@@ -328,11 +330,22 @@ class GovernanceReads:
                 name=r.name,
                 version=r.version,
                 run_id=r.run_id,
-                body=json.loads(r.body),
+                body=bodies[r.seq],
                 text=said.get(r.seq, {}),
+                people={i: names[i] for i in meant[r.seq] if i in names},
             )
             for r in rows
         ]
+
+
+_REFERS = ("approved_by", "account", "person", "requester")
+
+
+def _people_in(facts: Any) -> set[str]:
+    """Return the principal ids that an event's facts refer to."""
+    values = [facts.get(key) for key in _REFERS] if isinstance(facts, dict) else []
+    flat = [each for value in values for each in (value if isinstance(value, list) else [value])]
+    return {each for each in flat if isinstance(each, str)}
 
 
 def _named(table: Any, workspace: str, name: str) -> tuple[Any, Any]:

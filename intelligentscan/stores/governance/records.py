@@ -85,7 +85,11 @@ class SealRecord:
 
 @dataclass(frozen=True, slots=True)
 class HistoryRow:
-    """One event with the names of its people and its free text, as far as they were not erased."""
+    """One event with the names of its people and its free text, as far as they were not erased.
+
+    Attributes:
+        people: names of those whom its facts refer to, by principal id.
+    """
 
     seq: int
     at: int
@@ -98,6 +102,7 @@ class HistoryRow:
     run_id: str | None
     body: dict[str, Any]
     text: dict[str, str]
+    people: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
