@@ -1,199 +1,661 @@
-"""The life of a review: asked for, decided by people, bound to bytes and policy, and what counts for nothing."""
+"""Reviews: requested with a dossier, decided and revoked by people with their keys, and by nobody else."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
 from command_line import CommandLine
+from committee import ME, Committee, committee, enrol, policy_text
 from conftest import Trained
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from people_world import ME, PeopleWorld
-from reviewed import approve
+from hostile import World
+from mcp_client import answered, connected, refused
 
-from intelligentscan._ssh_signature import load_private_key, sign_sshsig
-from intelligentscan.app import Services
+from intelligentscan._ssh_signature import sign_sshsig
+from intelligentscan.app import Services, build
 from intelligentscan.domain.errors import (
-    GatesFailed,
     IntelligentScanError,
+    InvalidArgument,
+    InvalidCursor,
+    ModelNotFound,
+    NotGoverned,
+    NotPermitted,
     Refused,
     ReviewClosed,
+    ReviewIncomplete,
     ReviewNotFound,
     SignatureInvalid,
+    TooLarge,
+    VersionNotFound,
 )
-from intelligentscan.domain.review import CRITERIA, ReviewDetails
 from intelligentscan.services.review_state import NAMESPACE
 
-NAME = "fm"
+DAY_MS = 86_400_000
 
 
 @pytest.fixture
-async def trained_store(trained: Trained) -> Trained:
-    """A store with two sealed versions of a model."""
-    services = trained.services
-    for run_id in (trained.with_model, trained.better):
-        await services.registry.register(NAME, run_id=run_id, use_case="who leaves", description="a classifier")
-    return trained
+def services(registered: Trained) -> Services:
+    return registered.services
 
 
-@pytest.fixture
-def services(trained_store: Trained) -> Services:
-    return trained_store.services
+async def events(services: Services, *actions: str) -> list[Any]:
+    """Return the events of these actions, the oldest first."""
+    found = (await services.history.get(limit=100)).events
+    return [e for e in reversed(found) if not actions or e.action in actions]
 
 
-def raw(trained: Trained) -> PeopleWorld:
-    """Return a way around us, for the owner of the tables."""
-    return PeopleWorld(trained.services, trained.home, trained.settings.store_uri)
+# The life of a review
 
 
-def new_key() -> bytes:
-    return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-
-
-async def status_of(services: Services, review_id: str) -> str:
-    return (await services.reviews.show(review_id)).status
-
-
-async def test_a_review_is_asked_for_once_decided_and_revoked(services: Services) -> None:
-    asked = await services.reviews.request(NAME, 1)
-    again = await services.reviews.request(NAME, 1)
-    assert (asked.status, asked.created, again.created) == ("open", True, False)
-    assert asked.review_id == again.review_id
-    assert asked.evidence.keys() <= set(CRITERIA)
-    assert any(missing.startswith("bias:") for missing in asked.missing)
-
-    made = await services.reviews.decide(asked.review_id, "approve", "looked at it")
-    assert (made.proof, made.review_status, made.four_eyes) == ("self-asserted", "approved", False)
-    with pytest.raises(ReviewClosed):
-        await services.reviews.decide(asked.review_id, "approve", "once more")
-    assert (await services.registry.promote(NAME, 1, "Production", reason="r")).status == "promoted"
-
-    taken = await services.reviews.revoke(asked.review_id, "the data was wrong")
+async def test_one_person_requests_attests_approves_and_revokes_and_the_gates_follow(own: World) -> None:
+    one = await committee(own.services)
+    before = {e.seq for e in await events(own.services)}
+    asked = await one.reviews.request("fm", 2)
+    assert (asked.status, asked.created, asked.policy, asked.quorum) == ("open", True, "solo", 1)
+    assert asked.next.startswith("a person decides with 'intelligentscan review approve ")
+    again = await one.reviews.request("fm", 2)
+    assert again == asked.model_copy(update={"created": False})
+    assert (await one.reviews.ensure("fm", 2)).review_id == asked.review_id
+    assert not [m for m in asked.missing if m.startswith("accuracy")]
+    assert [m for m in asked.missing if m.startswith("bias")]
+    attested = await one.reviews.attest(asked.review_id[:8], "Bias", text="groups do as well as others")
+    assert not [m for m in attested.missing if m.startswith("bias")]
+    said = attested.evidence[-1]
+    assert (said.criterion, said.value, said.origin) == ("bias", "groups do as well as others", "self-reported")
+    promoted = await own.services.registry.promote("fm", 2, "Production", reason="better")
+    assert (promoted.status, promoted.review_id) == ("pending_review", asked.review_id)
+    made = await one.decide(None, asked.review_id)
+    assert (made.person, made.proof, made.review_status, made.four_eyes) == (ME, "self-asserted", "approved", False)
+    assert any("four_eyes: false" in note for note in made.notes)
+    facts = await one.facts(2)
+    assert facts is not None
+    assert (facts.status, facts.same_bytes, facts.same_policy) == ("approved", True, True)
+    assert [(a.name, a.proof) for a in facts.approvals] == [(ME, "self-asserted")]
+    assert (await own.services.registry.promote("fm", 2, "Production", reason="ok", dry_run=True)).status == (
+        "would_promote"
+    )
+    taken = await one.reviews.revoke(made.decision_id, "the data was wrong")
     assert taken.review_status == "revoked"
-    with pytest.raises(GatesFailed, match="revoked"):
-        await services.registry.promote(NAME, 1, "Staging")
-        await services.registry.promote(NAME, 1, "Production", reason="r")
-    assert [e.action for e in (await services.history.get(name=NAME, version=1)).events].count("review.decided") == 2
+    facts = await one.facts(2)
+    assert facts is not None
+    assert (facts.status, facts.withdrawn, facts.approvals) == ("revoked", True, ())
+    shown = await one.shown(asked.review_id)
+    assert [(d.verdict, d.counts, d.reason) for d in shown.decisions] == [
+        ("approve", False, "approve by None"), ("revoke", True, "the data was wrong"),
+    ]  # fmt: skip
+    told = [e for e in await events(own.services) if e.seq not in before and e.action.startswith("review.")]
+    assert [e.action.removeprefix("review.") for e in told] == ["requested", "attested", "decided", "decided"]
+    assert {"statement", "signature", "rules"}.isdisjoint(k for e in told for k in e.facts)
+    assert (await own.services.integrity.verify("fm")).ok
 
 
-async def test_an_approval_is_for_one_version_and_other_evidence_needs_another(services: Services) -> None:
-    await approve(services, NAME, 1)
-    other = await services.registry.promote(NAME, 2, "Production", reason="r")
-    assert other.status == "pending_review"
-    more = await services.reviews.request(NAME, 2, {"bias": "parity measured: 0.98"})
-    assert more.created
-    assert await status_of(services, str(other.review_id)) == "superseded"
-    shown = await services.reviews.show(more.review_id)
-    assert {item.criterion for item in shown.evidence} >= {"accuracy", "bias", "documentation"}
-    assert "parity measured: 0.98" in json.dumps([item.value for item in shown.evidence])
+async def test_other_evidence_takes_the_place_of_an_open_review_and_keeps_what_was_given(services: Services) -> None:
+    one = await committee(services)
+    first = await one.request(accuracy="checked on last month's data")
+    second = await one.reviews.request("fm", 1, {"bias": {"gap": 0.01, "groups": "age"}})
+    assert second.created
+    assert second.notes == [f"It takes the place of the review {first}."]
+    given = {i.criterion: i.value for i in (await one.shown(second.review_id)).evidence if i.what.startswith("given")}
+    assert given == {"accuracy": "checked on last month's data", "bias": {"gap": 0.01, "groups": "age"}}
+    assert (await one.shown(first)).status == "superseded"
+    assert (await one.outcome(None, first)).startswith("REVIEW_CLOSED")
+    third = await one.reviews.request("fm", 1, {"accuracy": ""})
+    assert [i.criterion for i in (await one.shown(third.review_id)).evidence if i.what.startswith("given")] == ["bias"]
+    await one.decide(None, third.review_id, "reject")
+    assert (await one.reviews.request("fm", 1)).status == "rejected"
+    fresh = await one.reviews.request("fm", 1, {"accuracy": "measured again"})
+    assert (fresh.status, fresh.created) == ("open", True)
+    rows = await one.reviews.list(name="fm")
+    assert [r.status for r in rows.reviews] == ["open", "rejected", "superseded", "superseded"]
 
 
-async def test_a_rejected_version_is_refused_until_it_is_reviewed_again(services: Services) -> None:
-    asked = await services.reviews.request(NAME, 1)
-    made = await services.reviews.decide(asked.review_id, "reject", "worse on new customers")
-    assert made.review_status == "rejected"
-    with pytest.raises(GatesFailed, match="rejected"):
-        await services.registry.promote(NAME, 1, "Production", reason="r")
+async def test_reviews_are_listed_newest_first_in_pages_and_by_state(services: Services) -> None:
+    one = await committee(services)
+    made = [await one.request(version, risks=str(n)) for n in range(3) for version in (1, 2)]
+    assert [r.review_id for r in (await one.reviews.list()).reviews] == made[::-1]
+    page = await one.reviews.list(limit=4)
+    rest = await one.reviews.list(limit=4, cursor=page.next_cursor)
+    assert [r.review_id for r in (*page.reviews, *rest.reviews)] == made[::-1]
+    assert rest.next_cursor is None
+    opened = await one.reviews.list("open", limit=1)
+    assert [r.review_id for r in opened.reviews] == made[-1:]
+    assert [r.review_id for r in (await one.reviews.list("open", limit=1, cursor=opened.next_cursor)).reviews] == (
+        made[-2:-1]
+    )
+    assert (await one.reviews.list("approved")).reviews == []
+    with pytest.raises(InvalidCursor):
+        await one.reviews.list("approved", cursor=page.next_cursor)
 
 
-FORGERIES = {
-    "decision": (
-        "(event, decision_id, review_id, workspace, name, version, verdict, person, proof, statement_digest, expires)"
-        " VALUES (1, 'x', ?, 'default', 'fm', 1, 'approve', 'me', 'authenticated', 'd', 99999999999999)"
-    ),
-    "attestation": (
-        "(event, review_id, workspace, name, version, criterion, person, proof, digest)"
-        " VALUES (1, ?, 'default', 'fm', 1, 'bias', 'me', 'authenticated', 'd')"
-    ),
-}
+# Two people
 
 
-@pytest.mark.parametrize("table", FORGERIES)
-async def test_a_row_that_nobody_signed_decides_nothing_and_is_reported(trained_store: Trained, table: str) -> None:
-    services, world = trained_store.services, raw(trained_store)
-    asked = await services.reviews.request(NAME, 1)
-    world.sql(f"INSERT INTO {world.table(table)} {FORGERIES[table]}", asked.review_id)
-    shown = await services.reviews.show(asked.review_id)
-    assert (shown.status, shown.approvals) == ("open", 0)
-    assert any(missing.startswith("bias:") for missing in shown.missing)
-    assert "RECORD" in {p.code for p in (await services.integrity.verify(NAME)).problems}
-    with pytest.raises(IntelligentScanError):
-        await services.reviews.decide(asked.review_id, "approve", "on a record that was forged")
-    with pytest.raises(GatesFailed):
-        await services.registry.promote(NAME, 1, "Production", reason="r")
+async def test_under_four_eyes_only_somebody_else_with_an_enrolled_key_decides(own: World) -> None:
+    two = await committee(own.services, "ann", four_eyes=True, authenticated=True)
+    await enrol(two, ME)
+    await own.services.people.revoke("owner", ME)
+    for role in ("reviewer", "owner"):  # with both, only the segregation of duties is left to refuse
+        if role == "reviewer":
+            await own.services.people.grant("reviewer", ME, product="elsewhere")
+        else:
+            await own.services.people.grant("owner", ME)
+    id = await two.request(2)
+    unsigned = await two.outcome(None, id)
+    assert unsigned.startswith(("REFUSED", "NOT_PERMITTED"))
+    assert (await two.outcome(ME, id)).startswith(("REFUSED", "NOT_PERMITTED"))
+    made = await two.decide("ann", id)
+    assert (made.person, made.proof, made.review_status, made.four_eyes) == ("ann", "authenticated", "approved", True)
+    shown = await two.shown(id)
+    assert (shown.four_eyes, shown.approvals, shown.requester) == (True, 1, ME)
+    assert shown.decisions[0].fingerprint is not None
+    weighed = await own.services.registry.promote("fm", 2, "Production", reason="ok", dry_run=True)
+    assert {g.gate: g.outcome for g in weighed.gates}["segregation_of_duties"] == "pass"
+    assert (weighed.status, weighed.four_eyes) == ("would_promote", True)
+    event = (await events(own.services, "review.decided"))[-1]
+    assert (event.actor, event.on_behalf_of) == (ME, "ann")
+    assert (await own.services.integrity.verify("fm")).ok
 
 
-async def test_a_decision_that_was_removed_counts_all_the_same(trained_store: Trained) -> None:
-    services, world = trained_store.services, raw(trained_store)
-    await approve(services, NAME, 1)
-    review_id = (await services.reviews.list()).reviews[0].review_id
-    await services.reviews.revoke(review_id, "no")
-    world.sql(f"DELETE FROM {world.unguarded('decision')} WHERE verdict = 'revoke'")  # noqa: S608
-    assert await status_of(services, review_id) == "revoked"
+async def test_who_asked_cannot_decide_whatever_proof_they_have(services: Services) -> None:
+    """Nobody is administrator, so that nothing but the segregation of duties stands in the way."""
+    one = await committee(services)
+    await enrol(one, ME)
+    await services.people.grant("administrator", ME)
+    await services.policies.activate(policy_text(four_eyes=True), "for a test")
+    await services.people.grant("reviewer", ME)
+    id = (await review_asked_by_owner(one)).removeprefix("asked ")
+    for who in (None, ME):
+        assert f"REFUSED {ME} asked for the review or the registration" in await one.outcome(who, id)
+    assert (await one.facts()).status == "open"  # type: ignore[union-attr]
 
 
-async def test_an_enrolled_key_makes_a_decision_authenticated_and_no_other_signature_does(
-    trained_store: Trained,
+async def review_asked_by_owner(one: Committee) -> str:
+    """Request as owner, then decide as reviewer: nobody has both roles at one time."""
+    await one.services.people.revoke("reviewer", ME)
+    await one.services.people.grant("owner", ME)
+    id = await one.request()
+    await one.services.people.revoke("owner", ME)
+    await one.services.people.grant("reviewer", ME)
+    return f"asked {id}"
+
+
+async def test_a_key_holder_of_the_requesters_name_or_the_runs_author_is_no_second_person(services: Services) -> None:
+    two = await committee(services, "ann", four_eyes=True, authenticated=True)
+    id = await two.request()
+    upper = ME.upper()
+    await enrol(two, upper)
+    await services.people.grant("reviewer", upper, known_as="key holder")
+    assert f"REFUSED {upper} asked for" in await two.outcome(upper, id)
+    assert await two.outcome("ann", id) == "approved"
+
+
+async def test_separate_accounts_wants_another_account_whatever_key_signs(services: Services) -> None:
+    two = await committee(services, "ann", four_eyes=True, authenticated=True, separate_accounts=True)
+    id = await two.request()
+    assert "wants decisions from another account" in await two.outcome("ann", id)
+
+
+async def test_a_role_that_does_not_allow_it_is_refused_and_a_person_decides_by_the_keys_owner(
+    services: Services,
 ) -> None:
-    services, key, stranger = trained_store.services, new_key(), new_key()
-    await raw(trained_store).enrol(ME, key)
-    first, second = [await services.reviews.request(NAME, version) for version in (1, 2)]
-    with pytest.raises(SignatureInvalid):
-        await services.reviews.decide(first.review_id, "approve", "r", key=load_private_key(stranger))
-    statement = await services.reviews.statement(second.review_id, "approve")
-    brought = sign_sshsig(load_private_key(stranger), NAMESPACE, statement)
-    with pytest.raises(SignatureInvalid):
-        await services.reviews.decide(first.review_id, "approve", "r", signature=brought)
-    assert await status_of(services, first.review_id) == "open"
-    made = await services.reviews.decide(first.review_id, "approve", "r", key=load_private_key(key))
-    assert (made.person, made.proof, made.review_status) == (ME, "authenticated", "approved")
+    two = await committee(services, "ann")
+    id = await two.request()
+    for call in (
+        two.decide(None, id),
+        two.reviews.revoke(id, "no"),
+    ):
+        with pytest.raises(NotPermitted):
+            await call
+    assert await two.outcome("ann", id) == "approved"
+    await services.people.revoke("owner", ME)
+    for call in (two.reviews.request("fm", 2), two.reviews.attest(id, "bias", text="fair")):
+        with pytest.raises((NotPermitted, ReviewClosed)):
+            await call
 
 
-async def test_what_is_not_there_or_makes_no_sense_is_refused(services: Services) -> None:
-    asked = await services.reviews.request(NAME, 1)
+async def test_a_quorum_counts_people_and_closes_the_review_when_it_is_reached(services: Services) -> None:
+    three = await committee(services, "ann", "bob", "cid", quorum=2, authenticated=True)
+    id = await three.request()
+    assert await three.outcome("ann", id) == "open"
+    again = await three.outcome("ann", id, "reject")
+    assert again.startswith("REFUSED ann has decided already: approve")
+    first = (await three.shown(id)).decisions[0].decision_id
+    assert first in again
+    assert (await three.reviews.revoke(first[:10], "too soon", key=three.keys["ann"])).review_status == "open"
+    assert (await three.facts()).withdrawn is False  # type: ignore[union-attr]
+    assert await three.outcome("ann", id) == "open"
+    assert await three.outcome("bob", id) == "approved"
+    assert (await three.outcome("cid", id)).startswith("REVIEW_CLOSED")
+    shown = await three.shown(id)
+    assert (shown.approvals, shown.quorum) == (2, 2)
+    assert (await three.reviews.revoke(id, "withdrawn", key=three.keys["cid"])).review_status == "revoked"
+    assert (await three.reviews.request("fm", 1)).created
+
+
+async def test_a_rejection_closes_a_review_and_only_who_rejected_takes_it_back(services: Services) -> None:
+    two = await committee(services, "ann", "bob", authenticated=True)
+    id = await two.request()
+    made = await two.decide("ann", id, "reject")
+    assert made.review_status == "rejected"
+    assert (await two.outcome("bob", id)).startswith("REVIEW_CLOSED")
+    with pytest.raises(Refused, match="Only ann, who rejected"):
+        await two.reviews.revoke(made.decision_id, "I disagree", key=two.keys["bob"])
+    with pytest.raises(Refused, match="no approval to take back"):
+        await two.reviews.revoke(id, "I disagree", key=two.keys["bob"])
+    assert (await two.reviews.revoke(made.decision_id, "my mistake", key=two.keys["ann"])).review_status == "open"
+    assert await two.outcome("bob", id) == "approved"
+
+
+# Refusals
+
+
+async def test_what_was_switched_or_ran_out_between_request_and_decision_is_refused(services: Services) -> None:
+    one = await committee(services, "ann", open_days=1, valid_days=2)
+    id = await one.request()
+    began = one.clock.now
+    assert (await one.shown(id)).status == "open"
+    one.clock.now = began + DAY_MS
+    assert (await one.outcome("ann", id)).startswith("REVIEW_CLOSED The review")
+    assert (await one.facts()).status == "expired"  # type: ignore[union-attr]
+    one.clock.now -= 1
+    assert await one.outcome("ann", id) == "approved"
+    one.clock.now += 2 * DAY_MS - 1
+    assert (await one.facts()).status == "approved"  # type: ignore[union-attr]
+    one.clock.now += 1
+    facts = await one.facts()
+    assert facts is not None
+    assert (facts.status, len(facts.approvals), facts.withdrawn) == ("expired", 1, False)
+    fresh = await one.reviews.request("fm", 1)
+    assert fresh.created
+    await services.policies.activate(policy_text(valid_days=3), "another one")
+    said = await one.outcome("ann", fresh.review_id)
+    assert "REFUSED The policy was changed since the review was requested" in said
+    assert "request_review name='fm' version=1" in said
+    assert (await one.facts()).same_policy is False  # type: ignore[union-attr]
+    assert (await one.reviews.ensure("fm", 1)).created
+    assert (await one.facts()).same_policy  # type: ignore[union-attr]
+
+
+async def test_a_complete_policy_names_the_criteria_that_are_missing(services: Services) -> None:
+    one = await committee(services, "ann", complete=True)
+    id = await one.request(bias="b", risks="r", documentation="d")
+    with pytest.raises(ReviewIncomplete) as caught:
+        await one.decide("ann", id)
+    assert caught.value.details == {"missing": ["safety"]}
+    assert f"intelligentscan review attest {id[:12]} safety" in caught.value.next
+    await one.reviews.attest(id, "safety", file=b"%PDF a report", key=one.keys["ann"])
+    assert await one.outcome("ann", id) == "approved"
+    assert (await one.shown(id)).evidence[-1].digest is not None
+
+
+Act = Callable[[Committee, str], Any]
+
+
+async def _other_version(c: Committee, id: str) -> Any:
+    return await c.reviews.decide(id, "approve", "x", signature=await c.signed("ann", await c.request(2)))
+
+
+async def _other_verdict(c: Committee, id: str) -> Any:
+    return await c.reviews.decide(id, "approve", "x", signature=await c.signed("ann", id, "reject"))
+
+
+async def _before_attestation(c: Committee, id: str) -> Any:
+    signature = await c.signed("ann", id)
+    await c.reviews.attest(id, "bias", text="fair", key=c.keys["ann"])
+    return await c.reviews.decide(id, "approve", "x", signature=signature)
+
+
+async def _after_revocation(c: Committee, id: str) -> Any:
+    signature = await c.signed("ann", id, "reject")
+    made = await c.reviews.decide(id, "reject", "x", signature=signature)
+    await c.reviews.revoke(made.decision_id, "x", key=c.keys["ann"])
+    return await c.reviews.decide(id, "reject", "again", signature=signature)
+
+
+async def _other_purpose(c: Committee, id: str) -> Any:
+    signature = sign_sshsig(c.keys["ann"], "file", await c.reviews.statement(id, "approve"))
+    return await c.reviews.decide(id, "approve", "x", signature=signature)
+
+
+async def _retired(c: Committee, id: str) -> Any:
+    key = next(k for k in await c.services.people.keys() if k.person == "ann")
+    await c.services.people.retire(key.fingerprint, "lost")
+    return await c.decide("ann", id)
+
+
+async def _unknown_key(c: Committee, id: str) -> Any:
+    return await c.reviews.decide(id, "approve", "x", key=Ed25519PrivateKey.generate())
+
+
+async def _both(c: Committee, id: str) -> Any:
+    return await c.reviews.decide(id, "approve", "x", key=c.keys["ann"], signature="x")
+
+
+async def _twice(c: Committee, id: str) -> Any:
+    await c.decide("ann", id)
+    return await c.decide("ann", id)
+
+
+async def _attest_closed(c: Committee, id: str) -> Any:
+    await c.decide("ann", id)
+    return await c.reviews.attest(id, "bias", text="late")
+
+
+async def _revoked_twice(c: Committee, id: str) -> Any:
+    made = await c.decide("ann", id)
+    await c.reviews.revoke(made.decision_id, "x", key=c.keys["ann"])
+    return await c.reviews.revoke(made.decision_id, "x", key=c.keys["ann"])
+
+
+REFUSALS: dict[str, tuple[Act, type[IntelligentScanError], str]] = {
+    "no such model": (lambda c, _: c.reviews.request("none", 1), ModelNotFound, "no registered model"),
+    "no such version": (lambda c, _: c.reviews.request("fm", 9), VersionNotFound, "version 9"),
+    "a version that is no number": (lambda c, _: c.reviews.request("fm", True), InvalidArgument, "number"),
+    "no such criterion": (lambda c, _: c.reviews.request("fm", 1, {"beauty": "x"}), InvalidArgument, "'beauty'"),
+    "evidence that is a list": (lambda c, _: c.reviews.request("fm", 1, {"bias": ["x"]}), InvalidArgument, "bias"),
+    "nested evidence": (lambda c, _: c.reviews.request("fm", 1, {"bias": {"a": {"b": 1}}}), InvalidArgument, "nested"),
+    "a long text": (lambda c, _: c.reviews.request("fm", 1, {"bias": "x" * 4_001}), TooLarge, "4,001"),
+    "many values": (lambda c, _: c.reviews.request("fm", 1, {"bias": {str(n): n for n in range(21)}}), TooLarge, "21"),
+    "an id that cannot be": (lambda c, _: c.reviews.show("latest"), InvalidArgument, "cannot be the id"),
+    "a short id": (lambda c, id: c.reviews.show(id[:5]), InvalidArgument, "cannot be the id"),
+    "an unknown id": (lambda c, _: c.reviews.show("0" * 32), ReviewNotFound, "There is no review"),
+    "an unknown decision": (lambda c, _: c.reviews.revoke("0" * 8, "x"), ReviewNotFound, "There is no review"),
+    "no reason": (lambda c, id: c.reviews.decide(id, "approve", " ", key=c.keys["ann"]), InvalidArgument, "reason"),
+    "no verdict": (lambda c, id: c.reviews.decide(id, "revoke", "x"), InvalidArgument, "approved or rejected"),
+    "unsigned": (lambda c, id: c.decide(None, id), NotPermitted, "decid"),
+    "somebody's unknown key": (_unknown_key, SignatureInvalid, "is not enrolled"),
+    "a retired key": (_retired, SignatureInvalid, "was retired"),
+    "no signature at all": (
+        lambda c, id: c.reviews.decide(id, "approve", "x", signature="hello"), SignatureInvalid, "is not enrolled",
+    ),
+    "a signature for another version": (_other_version, SignatureInvalid, "not of this statement"),
+    "a signature for another verdict": (_other_verdict, SignatureInvalid, "not of this statement"),
+    "a signature for another purpose": (_other_purpose, SignatureInvalid, "not of this statement"),
+    "a signature from before an attestation": (_before_attestation, SignatureInvalid, "moved on"),
+    "a signature used before and taken back": (_after_revocation, SignatureInvalid, "moved on"),
+    "a key and a signature": (_both, InvalidArgument, "either a key or a signature"),
+    "a decision on what is decided": (_twice, ReviewClosed, "is approved already"),
+    "an attestation of what is decided": (_attest_closed, ReviewClosed, "is approved already"),
+    "an attestation of nothing": (lambda c, id: c.reviews.attest(id, "bias"), InvalidArgument, "a text or a file"),
+    "an attestation of two things": (
+        lambda c, id: c.reviews.attest(id, "bias", text="x", file=b"y"), InvalidArgument, "a text or a file",
+    ),
+    "a blank attestation": (lambda c, id: c.reviews.attest(id, "bias", text=" "), InvalidArgument, "a text or a file"),
+    "an attestation of another criterion": (
+        lambda c, id: c.reviews.attest(id, "speed", text="x"), InvalidArgument, "'speed'",
+    ),
+    "revoking what was never approved": (
+        lambda c, id: c.reviews.revoke(id, "x", key=c.keys["ann"]), Refused, "no approval to take back",
+    ),
+    "revoking twice": (_revoked_twice, Refused, "taken back already"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+async def test_what_cannot_be_is_refused_with_what_to_do_and_leaves_no_decision(services: Services, case: str) -> None:
+    act, error, fragment = REFUSALS[case]
+    one = await committee(services, "ann", authenticated=True)
+    id = await one.request()
+    with pytest.raises(error, match=fragment) as caught:
+        await act(one, id)
+    assert caught.value.next
+    shown = await one.shown(id)
+    assert not [d for d in shown.decisions if d.reason == "x" and d.verdict == "approve"]
+    assert (await services.integrity.verify("fm")).ok
+
+
+async def test_an_authenticated_policy_names_the_command_that_signs(services: Services) -> None:
+    one = await committee(services)
+    await services.people.grant("administrator", ME)
+    await services.people.grant("owner", ME)
+    await services.policies.activate(policy_text(authenticated=True), "for a test")
+    id = await one.request()
+    await services.people.revoke("owner", ME)
+    await services.people.grant("reviewer", ME)
+    with pytest.raises(Refused) as caught:
+        await one.decide(None, id)
+    assert f"intelligentscan review approve {id}" in caught.value.next
+    assert "--key" in caught.value.next
+
+
+async def test_only_sealed_versions_of_governed_models_are_reviewed_and_never_from_quarantine(own: World) -> None:
+    one = await committee(own.services)
+    with pytest.raises(NotGoverned):
+        await one.reviews.request("plain", 1)
+    await own.services.adoption.adopt("plain")
+    with pytest.raises(Refused, match="is not sealed"):
+        await one.reviews.request("plain", 1)
+    id = await one.request(2)
+    for table in ("alias", "stage"):
+        row = {"workspace": "default", "name": "fm", table: "champion" if table == "alias" else "Archived"}
+        forge(own, table, {**row, "version": 1})
+    assert "is not as it was recorded" in await one.outcome(None, id)
+    with pytest.raises(Refused, match="is not as it was recorded"):
+        await one.reviews.request("fm", 2, {"risks": "none"})
+    assert await one.outcome(None, id, "reject") == "rejected"  # which needs nothing to be in order
+
+
+# Forged, flipped, removed
+
+
+def forge(world: World, table: str, row: dict[str, object]) -> None:
+    """Write a row past the trail; it names the last event."""
+    row = {"event": world.sql(f"SELECT max(seq) FROM {world.gov('event')}", owner=True)[0][0], **row}
+    columns, marks = ", ".join(row), ", ".join("?" for _ in row)
+    statement = f"INSERT INTO {world.gov(table)} ({columns}) VALUES ({marks})"  # noqa: S608
+    world.sql(statement, *row.values(), owner=True)
+
+
+def past_guards(world: World, table: str, statement: str) -> None:
+    """Run a statement on a table of the record as its owner, whose guards were taken away for a moment."""
+    if world.sqlite:
+        found = world.sql(
+            "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ?", f"gov_{table}", owner=True
+        )
+        for name, _ in found:
+            world.sql(f'DROP TRIGGER "{name}"', owner=True)
+        world.sql(statement, owner=True)
+        for _, made in found:
+            world.sql(made, owner=True)
+    else:
+        world.sql(f"ALTER TABLE gov.{table} DISABLE TRIGGER ALL", owner=True)
+        world.sql(statement, owner=True)
+        world.sql(f"ALTER TABLE gov.{table} ENABLE TRIGGER ALL", owner=True)
+
+
+async def test_rows_that_no_event_made_count_for_nothing_and_are_reported(own: World) -> None:
+    one = await committee(own.services)
+    id = await one.request(2)
+    before = await one.facts(2)
+    version = {"workspace": "default", "name": "fm", "version": 2}
+    forged: dict[str, dict[str, object]] = {
+        "decision": {"decision_id": "d" * 32, "review_id": id, "verdict": "approve", "person": "x",
+                     "proof": "authenticated", "statement_digest": "0" * 64, "fingerprint": "0" * 64,
+                     "expires": 99_999_999_999_999},
+        "attestation": {"review_id": id, "criterion": "bias", "person": "x", "proof": "authenticated",
+                        "digest": "0" * 64},
+        "review": {"review_id": "e" * 32, "manifest_digest": "0" * 64, "policy_digest": "0" * 64,
+                   "dossier_digest": "0" * 64, "requester": "x", "expires": 99_999_999_999_999},
+    }  # fmt: skip
+    for table, row in forged.items():
+        forge(own, table, {**version, **row})
+        assert await one.facts(2) == before
+        assert {p.code for p in (await own.services.integrity.verify("fm")).problems} == {"RECORD"}
+    assert [r.review_id for r in (await one.reviews.list("open")).reviews] == [id]
+    assert (await one.shown(id)).decisions == []
     with pytest.raises(ReviewNotFound):
-        await services.reviews.show("0" * 32)
-    with pytest.raises(IntelligentScanError):
-        await services.reviews.decide(asked.review_id, "approve", "  ")
-    with pytest.raises(IntelligentScanError):
-        await services.reviews.request(NAME, 9)
-    with pytest.raises(IntelligentScanError):
-        await services.reviews.request(NAME, 1, {"beauty": "very"})
-    with pytest.raises(Refused):
-        await services.reviews.revoke(asked.review_id, "there is nothing to take back")
+        await one.shown("e" * 32)
+    with pytest.raises(ReviewNotFound):
+        await one.reviews.revoke("d" * 32, "x")
+    assert "is not as it was recorded" in await one.outcome(None, id)
+    assert (await own.promote()).startswith("GATES_FAILED")
 
 
-async def test_an_attestation_fills_a_gap(services: Services) -> None:
-    asked = await services.reviews.request(NAME, 1)
-    shown = await services.reviews.attest(asked.review_id, "bias", text="checked by hand on 200 customers")
-    assert not any(missing.startswith("bias:") for missing in shown.missing)
+async def test_flipped_and_removed_rows_change_nothing_and_are_reported(own: World) -> None:
+    one = await committee(own.services, "ann", quorum=1)
+    id = await one.request(2)
+    await one.decide("ann", id, "reject")
+    before = await one.facts(2)
+    assert before is not None
+    assert before.status == "rejected"
+    decision, review = own.gov("decision"), own.gov("review")
+    where = f"WHERE review_id = '{id}'"
+    past_guards(own, "decision", f"UPDATE {decision} SET verdict = 'approve' {where}")  # noqa: S608
+    assert await one.facts(2) == before
+    assert (await own.services.trail.verify()).ok is False
+    past_guards(own, "decision", f"DELETE FROM {decision} {where}")  # noqa: S608
+    assert await one.facts(2) == before
+    assert (await one.shown(id)).decisions[0].verdict == "reject"
+    past_guards(own, "review", f"UPDATE {review} SET expires = expires + 1 {where}")  # noqa: S608
+    assert await one.facts(2) == before
+    past_guards(own, "review", f"DELETE FROM {review} {where}")  # noqa: S608
+    assert await one.facts(2) == before
+    assert (await one.shown(id[:6])).status == "rejected"
+    assert {p.code for p in (await own.services.integrity.verify("fm")).problems} == {"RECORD"}
 
 
-def test_the_committee_works_at_the_command_line(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("INTELLIGENTSCAN_HOME", str(trained.home))
-    monkeypatch.chdir(trained.home.parent)
-    command = CommandLine(trained.home)
-    command.json("register", trained.with_model, "--name", NAME)
-    waits = command.json("promote", NAME, "1", "--to", "Production", "--reason", "r", code=1)
-    listed = command("review", "list")
-    shown = command("review", "show", waits["review_id"][:8])
-    note = Path(command.home.parent / "bias.md")
-    note.write_text("parity 0.98")
-    attested = command("review", "attest", waits["review_id"], "bias", "--file", str(note))
-    statement = command("review", "show", waits["review_id"], "--statement", "approve")
-    approved = command("review", "approve", waits["review_id"], "--reason", "looked at it")
-    closed = command.json("review", "reject", waits["review_id"], "--reason", "no", code=2)
-    details = ReviewDetails.model_validate(command.json("review", "show", waits["review_id"]))
-    promoted = command("promote", NAME, "1", "--to", "Production", "--reason", "r")
+@pytest.mark.parametrize("what", ["version", "review", "bytes"])
+async def test_an_approval_copied_to_another_version_review_or_bytes_does_not_count(own: World, what: str) -> None:
+    """The very row of an approval with its own event, moved to where it would be welcome."""
+    one = await committee(own.services, "ann")
+    first = await one.request(2)
+    made = await one.decide("ann", first)
+    second = await one.request(1 if what == "version" else 2, risks="others")
+    columns = ("workspace, verdict, person, proof, statement_digest, fingerprint, expires, event, name, "
+               "decision_id, review_id, version")  # fmt: skip
+    to = 1 if what == "version" else 2
+    other = "f" * 32 if what != "bytes" else made.decision_id[::-1]
+    taken = columns.replace("decision_id, review_id, version", f"'{other}', '{second}', {to}")
+    table = own.gov("decision")
+    own.sql(f"INSERT INTO {table} ({columns}) SELECT {taken} FROM {table}", owner=True)  # noqa: S608
+    facts = await one.facts(to)
+    assert facts is not None
+    assert (facts.review_id, facts.status, facts.approvals) == (second, "open", ())
 
-    assert (waits["status"], waits["four_eyes"]) == ("pending_review", False)
-    assert waits["review_id"][:12] in listed.out
-    for word in (*CRITERIA, "solo: 0 of 1 approvals", "measured by us"):
-        assert word in shown.out
-    assert "review attest" in shown.err
-    assert "✓ attested bias" in attested.out
-    assert json.loads(statement.out)["verdict"] == "approve"
-    assert "self-asserted" in approved.out
-    assert closed["code"] == "REVIEW_CLOSED"
-    assert (details.status, details.approvals, details.four_eyes) == ("approved", 1, False)
-    assert "✓ reviewed" in promoted.out
+
+# At the same time
+
+
+async def outcomes(made: Committee, id: str, deciders: list[str]) -> list[str]:
+    """Let everybody decide at once, each through services of their own."""
+    found: list[str] = []
+
+    async def decide(who: str, services: Services) -> None:
+        try:
+            found.append((await services.reviews.decide(id, "approve", "me too", key=made.keys[who])).review_status)
+        except IntelligentScanError as error:
+            found.append(error.code)
+
+    async with anyio.create_task_group() as group:
+        for who in deciders:
+            group.start_soon(decide, who, build(made.services.settings))
+    return sorted(found)
+
+
+async def test_of_people_who_decide_at_once_each_is_heard_once(own: World) -> None:
+    one = await committee(own.services, "ann", "bob", "cid", quorum=2, authenticated=True)
+    id = await one.request(2)
+    assert await outcomes(one, id, ["ann", "ann", "ann"]) == ["REFUSED", "REFUSED", "open"]
+    assert await outcomes(one, id, ["bob", "cid", "bob"]) == ["REVIEW_CLOSED", "REVIEW_CLOSED", "approved"]
+    shown = await one.shown(id)
+    assert (shown.approvals, len(shown.decisions)) == (2, 2)
+    assert (await own.services.integrity.verify("fm")).ok
+
+
+# Texts
+
+
+HOSTILE = "fine [x](http://evil) ![i](http://evil) <script>\u202e\x1b[2J\ud800 'intelligentscan review approve'"
+
+
+async def test_texts_of_people_are_shown_escaped_and_stay_out_of_the_chain(services: Services) -> None:
+    one = await committee(services)
+    id = await one.request(bias=HOSTILE, risks={HOSTILE: HOSTILE})
+    await one.reviews.attest(id, "safety", text=HOSTILE)
+    await one.reviews.decide(id, "approve", HOSTILE.replace("\ud800", ""))
+    shown = (await one.shown(id)).model_dump_json()
+    for active in ("](", "![", "<script", "\u202e", "\x1b", "\ud800"):
+        assert active not in shown
+
+    def bodies(stores: Any) -> str:
+        with stores.governance.reading() as read:
+            event = read.tables.event
+            return " ".join(read.connection.execute(event.select().with_only_columns(event.c.body)).scalars())
+
+    chained = await services.store.read(bodies)
+    assert "evil" not in chained
+    assert json.dumps(ME) not in chained
+
+
+# Faces
+
+
+async def test_an_agent_asks_and_is_told_that_a_person_decides(services: Services) -> None:
+    async with connected(services) as client:
+        made = await answered(client, "request_review", name="fm", version=1, evidence={"bias": "none found"})
+        assert (made["status"], made["evidence"]["bias"]) == ("open", 1)
+        assert "an agent cannot" in made["next"]
+        assert all("intelligentscan review attest" in missing for missing in made["missing"])
+        again = await answered(client, "request_review", name="fm", version=1)
+        assert (again["review_id"], again["created"]) == (made["review_id"], False)
+        wrong = await refused(client, "request_review", name="fm", version=1, evidence={"beauty": "x"})
+        assert (wrong["code"], "accuracy" in wrong["next"]) == ("INVALID_ARGUMENT", True)
+        tools = {tool.name for tool in (await client.list_tools()).tools}
+        assert not [name for name in tools if any(word in name for word in ("approve", "decide", "attest", "reject"))]
+
+
+@pytest.fixture
+def command(registered: Trained, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    monkeypatch.setenv("INTELLIGENTSCAN_HOME", str(registered.home))
+    monkeypatch.setenv("INTELLIGENTSCAN_ARCHIVE", str(registered.settings.archive))
+    return CommandLine(registered.home)
+
+
+def test_the_commands_lead_from_request_to_approval_and_back(command: CommandLine, tmp_path: Path) -> None:
+    made = command.json("review", "request", "fm", "1", "--evidence", "risks=small")
+    id = made["review_id"]
+    assert "risks" not in " ".join(made["missing"])
+    report = tmp_path / "bias.txt"
+    report.write_text("no gap")
+    attested = command.json("review", "attest", id[:8], "bias", "--file", str(report))
+    assert attested["evidence"][-1]["criterion"] == "bias"
+    listed = command("review", "list", "--status", "open")
+    assert id[:12] in listed.out
+    shown = command("review", "show", id[:6])
+    assert shown.code == 0
+    for part in ("fm version 1: open", "solo: 0 of 1 approvals", "metrics", "self-reported", "measured by us"):
+        assert part in shown.out
+    assert "safety" in shown.err
+    approved = command("review", "approve", id, "--reason", "looked at it")
+    assert (approved.code, "approved fm version 1 (self-asserted" in approved.out) == (0, True)
+    assert "four_eyes: false" in approved.out
+    closed = command("review", "reject", id, "--reason", "changed my mind")
+    assert (closed.code, "is approved already" in closed.err) == (2, True)
+    assert "review revoke" in closed.err
+    revoked = command.json("review", "revoke", id, "--reason", "changed my mind")
+    assert revoked["review_status"] == "revoked"
+    assert command.json("review", "show", id)["status"] == "revoked"
+    wrong = command.json("review", "list", "--status", "undecided", code=2)
+    assert wrong["code"] == "INVALID_ARGUMENT"
+    assert command.json("review", "request", "fm", "1", "--evidence", "beauty=1", code=2)["code"] == "INVALID_ARGUMENT"
+
+
+async def test_a_signature_by_openssh_over_the_printed_statement_counts(services: Services, tmp_path: Path) -> None:
+    if (program := shutil.which("ssh-keygen")) is None:
+        pytest.skip("ssh-keygen is not installed")
+    one = await committee(services, "ann", authenticated=True)
+    id = await one.request()
+    key, said = tmp_path / "key", tmp_path / "statement"
+    key.write_bytes(one.keys["ann"].private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    key.chmod(0o600)
+    said.write_bytes(await one.reviews.statement(id[:6], "approve"))
+    done = await anyio.run_process([program, "-Y", "sign", "-n", NAMESPACE, "-f", str(key), str(said)])
+    assert done.returncode == 0
+    signature = Path(f"{said}.sig").read_text()
+    made = await one.reviews.decide(id, "approve", "seen", signature=signature)
+    assert (made.person, made.proof, made.review_status) == ("ann", "authenticated", "approved")

@@ -85,4 +85,7 @@ def _print_model(found: ModelDetails) -> None:
 
 def _state(row: VersionRow) -> Text:
     styles = {"sealed": "green", "quarantined": "bold red"}
-    return Text(row.review or row.state, style=styles.get(row.state, "yellow"))
+    if row.state == "legacy":
+        return Text(row.review or row.state, style="yellow")
+    review = f" · review {row.review}" if row.review else ""
+    return Text(f"{row.state}{review}", style=styles.get(row.state, "yellow"))

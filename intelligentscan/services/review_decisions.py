@@ -44,9 +44,6 @@ from intelligentscan.stores.governance.records import DEFAULT_WORKSPACE, SealRec
 from intelligentscan.stores.governance.store import GovernedUnit
 from intelligentscan.stores.interface import Stores
 
-MAX_FILE = 20 * 2**20
-_FORMAT = "intelligentscan.attestation.v1"
-
 
 class Decisions:
     """One use case per method."""
