@@ -50,32 +50,32 @@ class Committee:
     clock: Clock
     keys: dict[str, Ed25519PrivateKey]
 
-    async def decide(self, who: str | None, id: str, verdict: Any = "approve") -> DecisionMade:
+    async def decide(self, who: str | None, asked: str, verdict: Any = "approve") -> DecisionMade:
         """Decide as somebody, with the account alone if nobody is named."""
-        return await self.reviews.decide(id, verdict, f"{verdict} by {who}", key=self.keys[who] if who else None)
+        return await self.reviews.decide(asked, verdict, f"{verdict} by {who}", key=self.keys[who] if who else None)
 
-    async def outcome(self, who: str | None, id: str, verdict: Any = "approve") -> str:
+    async def outcome(self, who: str | None, asked: str, verdict: Any = "approve") -> str:
         """Decide; return the state of the review, or the code and text of the refusal."""
         try:
-            return (await self.decide(who, id, verdict)).review_status
+            return (await self.decide(who, asked, verdict)).review_status
         except IntelligentScanError as error:
             assert error.next, error
             return f"{error.code} {error}"
 
     async def request(self, version: int = 1, **evidence: object) -> str:
-        """Request a review of `fm`; return its id."""
+        """Request a review of `fm`; return its asked."""
         return (await self.reviews.request("fm", version, evidence or None)).review_id
 
-    async def shown(self, id: str) -> ReviewDetails:
-        return await self.reviews.show(id)
+    async def shown(self, asked: str) -> ReviewDetails:
+        return await self.reviews.show(asked)
 
     async def facts(self, version: int = 1) -> ReviewFacts | None:
         """Return what a gate would hear about a version of `fm` now."""
         return await self.services.store.read(lambda s: facts_of(s, version, self.clock.now))
 
-    async def signed(self, who: str, id: str, verdict: Any = "approve") -> str:
+    async def signed(self, who: str, asked: str, verdict: Any = "approve") -> str:
         """Return what `ssh-keygen -Y sign` makes of the statement."""
-        return sign_sshsig(self.keys[who], NAMESPACE, await self.reviews.statement(id, verdict))
+        return sign_sshsig(self.keys[who], NAMESPACE, await self.reviews.statement(asked, verdict))
 
 
 def facts_of(stores: Stores, version: int, now: int) -> ReviewFacts | None:

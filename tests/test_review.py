@@ -144,13 +144,13 @@ async def test_under_four_eyes_only_somebody_else_with_an_enrolled_key_decides(o
             await own.services.people.grant("reviewer", ME, product="elsewhere")
         else:
             await own.services.people.grant("owner", ME)
-    id = await two.request(2)
-    unsigned = await two.outcome(None, id)
+    asked = await two.request(2)
+    unsigned = await two.outcome(None, asked)
     assert unsigned.startswith(("REFUSED", "NOT_PERMITTED"))
-    assert (await two.outcome(ME, id)).startswith(("REFUSED", "NOT_PERMITTED"))
-    made = await two.decide("ann", id)
+    assert (await two.outcome(ME, asked)).startswith(("REFUSED", "NOT_PERMITTED"))
+    made = await two.decide("ann", asked)
     assert (made.person, made.proof, made.review_status, made.four_eyes) == ("ann", "authenticated", "approved", True)
-    shown = await two.shown(id)
+    shown = await two.shown(asked)
     assert (shown.four_eyes, shown.approvals, shown.requester) == (True, 1, ME)
     assert shown.decisions[0].fingerprint is not None
     weighed = await own.services.registry.promote("fm", 2, "Production", reason="ok", dry_run=True)
@@ -168,9 +168,9 @@ async def test_who_asked_cannot_decide_whatever_proof_they_have(services: Servic
     await services.people.grant("administrator", ME)
     await services.policies.activate(policy_text(four_eyes=True), "for a test")
     await services.people.grant("reviewer", ME)
-    id = (await review_asked_by_owner(one)).removeprefix("asked ")
+    asked = (await review_asked_by_owner(one)).removeprefix("asked ")
     for who in (None, ME):
-        assert f"REFUSED {ME} asked for the review or the registration" in await one.outcome(who, id)
+        assert f"REFUSED {ME} asked for the review or the registration" in await one.outcome(who, asked)
     assert (await one.facts()).status == "open"  # type: ignore[union-attr]
 
 
@@ -178,77 +178,77 @@ async def review_asked_by_owner(one: Committee) -> str:
     """Request as owner, then decide as reviewer: nobody has both roles at one time."""
     await one.services.people.revoke("reviewer", ME)
     await one.services.people.grant("owner", ME)
-    id = await one.request()
+    asked = await one.request()
     await one.services.people.revoke("owner", ME)
     await one.services.people.grant("reviewer", ME)
-    return f"asked {id}"
+    return f"asked {asked}"
 
 
 async def test_a_key_holder_of_the_requesters_name_or_the_runs_author_is_no_second_person(services: Services) -> None:
     two = await committee(services, "ann", four_eyes=True, authenticated=True)
-    id = await two.request()
+    asked = await two.request()
     upper = ME.upper()
     await enrol(two, upper)
     await services.people.grant("reviewer", upper, known_as="key holder")
-    assert f"REFUSED {upper} asked for" in await two.outcome(upper, id)
-    assert await two.outcome("ann", id) == "approved"
+    assert f"REFUSED {upper} asked for" in await two.outcome(upper, asked)
+    assert await two.outcome("ann", asked) == "approved"
 
 
 async def test_separate_accounts_wants_another_account_whatever_key_signs(services: Services) -> None:
     two = await committee(services, "ann", four_eyes=True, authenticated=True, separate_accounts=True)
-    id = await two.request()
-    assert "wants decisions from another account" in await two.outcome("ann", id)
+    asked = await two.request()
+    assert "wants decisions from another account" in await two.outcome("ann", asked)
 
 
 async def test_a_role_that_does_not_allow_it_is_refused_and_a_person_decides_by_the_keys_owner(
     services: Services,
 ) -> None:
     two = await committee(services, "ann")
-    id = await two.request()
+    asked = await two.request()
     for call in (
-        two.decide(None, id),
-        two.reviews.revoke(id, "no"),
+        two.decide(None, asked),
+        two.reviews.revoke(asked, "no"),
     ):
         with pytest.raises(NotPermitted):
             await call
-    assert await two.outcome("ann", id) == "approved"
+    assert await two.outcome("ann", asked) == "approved"
     await services.people.revoke("owner", ME)
-    for call in (two.reviews.request("fm", 2), two.reviews.attest(id, "bias", text="fair")):
+    for call in (two.reviews.request("fm", 2), two.reviews.attest(asked, "bias", text="fair")):
         with pytest.raises((NotPermitted, ReviewClosed)):
             await call
 
 
 async def test_a_quorum_counts_people_and_closes_the_review_when_it_is_reached(services: Services) -> None:
     three = await committee(services, "ann", "bob", "cid", quorum=2, authenticated=True)
-    id = await three.request()
-    assert await three.outcome("ann", id) == "open"
-    again = await three.outcome("ann", id, "reject")
+    asked = await three.request()
+    assert await three.outcome("ann", asked) == "open"
+    again = await three.outcome("ann", asked, "reject")
     assert again.startswith("REFUSED ann has decided already: approve")
-    first = (await three.shown(id)).decisions[0].decision_id
+    first = (await three.shown(asked)).decisions[0].decision_id
     assert first in again
     assert (await three.reviews.revoke(first[:10], "too soon", key=three.keys["ann"])).review_status == "open"
     assert (await three.facts()).withdrawn is False  # type: ignore[union-attr]
-    assert await three.outcome("ann", id) == "open"
-    assert await three.outcome("bob", id) == "approved"
-    assert (await three.outcome("cid", id)).startswith("REVIEW_CLOSED")
-    shown = await three.shown(id)
+    assert await three.outcome("ann", asked) == "open"
+    assert await three.outcome("bob", asked) == "approved"
+    assert (await three.outcome("cid", asked)).startswith("REVIEW_CLOSED")
+    shown = await three.shown(asked)
     assert (shown.approvals, shown.quorum) == (2, 2)
-    assert (await three.reviews.revoke(id, "withdrawn", key=three.keys["cid"])).review_status == "revoked"
+    assert (await three.reviews.revoke(asked, "withdrawn", key=three.keys["cid"])).review_status == "revoked"
     assert (await three.reviews.request("fm", 1)).created
 
 
 async def test_a_rejection_closes_a_review_and_only_who_rejected_takes_it_back(services: Services) -> None:
     two = await committee(services, "ann", "bob", authenticated=True)
-    id = await two.request()
-    made = await two.decide("ann", id, "reject")
+    asked = await two.request()
+    made = await two.decide("ann", asked, "reject")
     assert made.review_status == "rejected"
-    assert (await two.outcome("bob", id)).startswith("REVIEW_CLOSED")
+    assert (await two.outcome("bob", asked)).startswith("REVIEW_CLOSED")
     with pytest.raises(Refused, match="Only ann, who rejected"):
         await two.reviews.revoke(made.decision_id, "I disagree", key=two.keys["bob"])
     with pytest.raises(Refused, match="no approval to take back"):
-        await two.reviews.revoke(id, "I disagree", key=two.keys["bob"])
+        await two.reviews.revoke(asked, "I disagree", key=two.keys["bob"])
     assert (await two.reviews.revoke(made.decision_id, "my mistake", key=two.keys["ann"])).review_status == "open"
-    assert await two.outcome("bob", id) == "approved"
+    assert await two.outcome("bob", asked) == "approved"
 
 
 # Refusals
@@ -256,14 +256,14 @@ async def test_a_rejection_closes_a_review_and_only_who_rejected_takes_it_back(s
 
 async def test_what_was_switched_or_ran_out_between_request_and_decision_is_refused(services: Services) -> None:
     one = await committee(services, "ann", open_days=1, valid_days=2)
-    id = await one.request()
+    asked = await one.request()
     began = one.clock.now
-    assert (await one.shown(id)).status == "open"
+    assert (await one.shown(asked)).status == "open"
     one.clock.now = began + DAY_MS
-    assert (await one.outcome("ann", id)).startswith("REVIEW_CLOSED The review")
+    assert (await one.outcome("ann", asked)).startswith("REVIEW_CLOSED The review")
     assert (await one.facts()).status == "expired"  # type: ignore[union-attr]
     one.clock.now -= 1
-    assert await one.outcome("ann", id) == "approved"
+    assert await one.outcome("ann", asked) == "approved"
     one.clock.now += 2 * DAY_MS - 1
     assert (await one.facts()).status == "approved"  # type: ignore[union-attr]
     one.clock.now += 1
@@ -283,71 +283,71 @@ async def test_what_was_switched_or_ran_out_between_request_and_decision_is_refu
 
 async def test_a_complete_policy_names_the_criteria_that_are_missing(services: Services) -> None:
     one = await committee(services, "ann", complete=True)
-    id = await one.request(bias="b", risks="r", documentation="d")
+    asked = await one.request(bias="b", risks="r", documentation="d")
     with pytest.raises(ReviewIncomplete) as caught:
-        await one.decide("ann", id)
+        await one.decide("ann", asked)
     assert caught.value.details == {"missing": ["safety"]}
-    assert f"intelligentscan review attest {id[:12]} safety" in caught.value.next
-    await one.reviews.attest(id, "safety", file=b"%PDF a report", key=one.keys["ann"])
-    assert await one.outcome("ann", id) == "approved"
-    assert (await one.shown(id)).evidence[-1].digest is not None
+    assert f"intelligentscan review attest {asked[:12]} safety" in caught.value.next
+    await one.reviews.attest(asked, "safety", file=b"%PDF a report", key=one.keys["ann"])
+    assert await one.outcome("ann", asked) == "approved"
+    assert (await one.shown(asked)).evidence[-1].digest is not None
 
 
 Act = Callable[[Committee, str], Any]
 
 
-async def _other_version(c: Committee, id: str) -> Any:
-    return await c.reviews.decide(id, "approve", "x", signature=await c.signed("ann", await c.request(2)))
+async def _other_version(c: Committee, asked: str) -> Any:
+    return await c.reviews.decide(asked, "approve", "x", signature=await c.signed("ann", await c.request(2)))
 
 
-async def _other_verdict(c: Committee, id: str) -> Any:
-    return await c.reviews.decide(id, "approve", "x", signature=await c.signed("ann", id, "reject"))
+async def _other_verdict(c: Committee, asked: str) -> Any:
+    return await c.reviews.decide(asked, "approve", "x", signature=await c.signed("ann", asked, "reject"))
 
 
-async def _before_attestation(c: Committee, id: str) -> Any:
-    signature = await c.signed("ann", id)
-    await c.reviews.attest(id, "bias", text="fair", key=c.keys["ann"])
-    return await c.reviews.decide(id, "approve", "x", signature=signature)
+async def _before_attestation(c: Committee, asked: str) -> Any:
+    signature = await c.signed("ann", asked)
+    await c.reviews.attest(asked, "bias", text="fair", key=c.keys["ann"])
+    return await c.reviews.decide(asked, "approve", "x", signature=signature)
 
 
-async def _after_revocation(c: Committee, id: str) -> Any:
-    signature = await c.signed("ann", id, "reject")
-    made = await c.reviews.decide(id, "reject", "x", signature=signature)
+async def _after_revocation(c: Committee, asked: str) -> Any:
+    signature = await c.signed("ann", asked, "reject")
+    made = await c.reviews.decide(asked, "reject", "x", signature=signature)
     await c.reviews.revoke(made.decision_id, "x", key=c.keys["ann"])
-    return await c.reviews.decide(id, "reject", "again", signature=signature)
+    return await c.reviews.decide(asked, "reject", "again", signature=signature)
 
 
-async def _other_purpose(c: Committee, id: str) -> Any:
-    signature = sign_sshsig(c.keys["ann"], "file", await c.reviews.statement(id, "approve"))
-    return await c.reviews.decide(id, "approve", "x", signature=signature)
+async def _other_purpose(c: Committee, asked: str) -> Any:
+    signature = sign_sshsig(c.keys["ann"], "file", await c.reviews.statement(asked, "approve"))
+    return await c.reviews.decide(asked, "approve", "x", signature=signature)
 
 
-async def _retired(c: Committee, id: str) -> Any:
+async def _retired(c: Committee, asked: str) -> Any:
     key = next(k for k in await c.services.people.keys() if k.person == "ann")
     await c.services.people.retire(key.fingerprint, "lost")
-    return await c.decide("ann", id)
+    return await c.decide("ann", asked)
 
 
-async def _unknown_key(c: Committee, id: str) -> Any:
-    return await c.reviews.decide(id, "approve", "x", key=Ed25519PrivateKey.generate())
+async def _unknown_key(c: Committee, asked: str) -> Any:
+    return await c.reviews.decide(asked, "approve", "x", key=Ed25519PrivateKey.generate())
 
 
-async def _both(c: Committee, id: str) -> Any:
-    return await c.reviews.decide(id, "approve", "x", key=c.keys["ann"], signature="x")
+async def _both(c: Committee, asked: str) -> Any:
+    return await c.reviews.decide(asked, "approve", "x", key=c.keys["ann"], signature="x")
 
 
-async def _twice(c: Committee, id: str) -> Any:
-    await c.decide("ann", id)
-    return await c.decide("ann", id)
+async def _twice(c: Committee, asked: str) -> Any:
+    await c.decide("ann", asked)
+    return await c.decide("ann", asked)
 
 
-async def _attest_closed(c: Committee, id: str) -> Any:
-    await c.decide("ann", id)
-    return await c.reviews.attest(id, "bias", text="late")
+async def _attest_closed(c: Committee, asked: str) -> Any:
+    await c.decide("ann", asked)
+    return await c.reviews.attest(asked, "bias", text="late")
 
 
-async def _revoked_twice(c: Committee, id: str) -> Any:
-    made = await c.decide("ann", id)
+async def _revoked_twice(c: Committee, asked: str) -> Any:
+    made = await c.decide("ann", asked)
     await c.reviews.revoke(made.decision_id, "x", key=c.keys["ann"])
     return await c.reviews.revoke(made.decision_id, "x", key=c.keys["ann"])
 
@@ -362,16 +362,16 @@ REFUSALS: dict[str, tuple[Act, type[IntelligentScanError], str]] = {
     "a long text": (lambda c, _: c.reviews.request("fm", 1, {"bias": "x" * 4_001}), TooLarge, "4,001"),
     "many values": (lambda c, _: c.reviews.request("fm", 1, {"bias": {str(n): n for n in range(21)}}), TooLarge, "21"),
     "an id that cannot be": (lambda c, _: c.reviews.show("latest"), InvalidArgument, "cannot be the id"),
-    "a short id": (lambda c, id: c.reviews.show(id[:5]), InvalidArgument, "cannot be the id"),
+    "a short id": (lambda c, asked: c.reviews.show(asked[:5]), InvalidArgument, "cannot be the id"),
     "an unknown id": (lambda c, _: c.reviews.show("0" * 32), ReviewNotFound, "There is no review"),
     "an unknown decision": (lambda c, _: c.reviews.revoke("0" * 8, "x"), ReviewNotFound, "There is no review"),
-    "no reason": (lambda c, id: c.reviews.decide(id, "approve", " ", key=c.keys["ann"]), InvalidArgument, "reason"),
-    "no verdict": (lambda c, id: c.reviews.decide(id, "revoke", "x"), InvalidArgument, "approved or rejected"),
-    "unsigned": (lambda c, id: c.decide(None, id), NotPermitted, "decid"),
+    "no reason": (lambda c, asked: c.reviews.decide(asked, "approve", " ", key=c.keys["ann"]), InvalidArgument, "reason"),
+    "no verdict": (lambda c, asked: c.reviews.decide(asked, "revoke", "x"), InvalidArgument, "approved or rejected"),
+    "unsigned": (lambda c, asked: c.decide(None, asked), NotPermitted, "decid"),
     "somebody's unknown key": (_unknown_key, SignatureInvalid, "is not enrolled"),
     "a retired key": (_retired, SignatureInvalid, "was retired"),
     "no signature at all": (
-        lambda c, id: c.reviews.decide(id, "approve", "x", signature="hello"), SignatureInvalid, "is not enrolled",
+        lambda c, asked: c.reviews.decide(asked, "approve", "x", signature="hello"), SignatureInvalid, "is not enrolled",
     ),
     "a signature for another version": (_other_version, SignatureInvalid, "not of this statement"),
     "a signature for another verdict": (_other_verdict, SignatureInvalid, "not of this statement"),
@@ -381,16 +381,16 @@ REFUSALS: dict[str, tuple[Act, type[IntelligentScanError], str]] = {
     "a key and a signature": (_both, InvalidArgument, "either a key or a signature"),
     "a decision on what is decided": (_twice, ReviewClosed, "is approved already"),
     "an attestation of what is decided": (_attest_closed, ReviewClosed, "is approved already"),
-    "an attestation of nothing": (lambda c, id: c.reviews.attest(id, "bias"), InvalidArgument, "a text or a file"),
+    "an attestation of nothing": (lambda c, asked: c.reviews.attest(asked, "bias"), InvalidArgument, "a text or a file"),
     "an attestation of two things": (
-        lambda c, id: c.reviews.attest(id, "bias", text="x", file=b"y"), InvalidArgument, "a text or a file",
+        lambda c, asked: c.reviews.attest(asked, "bias", text="x", file=b"y"), InvalidArgument, "a text or a file",
     ),
-    "a blank attestation": (lambda c, id: c.reviews.attest(id, "bias", text=" "), InvalidArgument, "a text or a file"),
+    "a blank attestation": (lambda c, asked: c.reviews.attest(asked, "bias", text=" "), InvalidArgument, "a text or a file"),
     "an attestation of another criterion": (
-        lambda c, id: c.reviews.attest(id, "speed", text="x"), InvalidArgument, "'speed'",
+        lambda c, asked: c.reviews.attest(asked, "speed", text="x"), InvalidArgument, "'speed'",
     ),
     "revoking what was never approved": (
-        lambda c, id: c.reviews.revoke(id, "x", key=c.keys["ann"]), Refused, "no approval to take back",
+        lambda c, asked: c.reviews.revoke(asked, "x", key=c.keys["ann"]), Refused, "no approval to take back",
     ),
     "revoking twice": (_revoked_twice, Refused, "taken back already"),
 }  # fmt: skip
@@ -400,11 +400,11 @@ REFUSALS: dict[str, tuple[Act, type[IntelligentScanError], str]] = {
 async def test_what_cannot_be_is_refused_with_what_to_do_and_leaves_no_decision(services: Services, case: str) -> None:
     act, error, fragment = REFUSALS[case]
     one = await committee(services, "ann", authenticated=True)
-    id = await one.request()
+    asked = await one.request()
     with pytest.raises(error, match=fragment) as caught:
-        await act(one, id)
+        await act(one, asked)
     assert caught.value.next
-    shown = await one.shown(id)
+    shown = await one.shown(asked)
     assert not [d for d in shown.decisions if d.reason == "x" and d.verdict == "approve"]
     assert (await services.integrity.verify("fm")).ok
 
@@ -414,12 +414,12 @@ async def test_an_authenticated_policy_names_the_command_that_signs(services: Se
     await services.people.grant("administrator", ME)
     await services.people.grant("owner", ME)
     await services.policies.activate(policy_text(authenticated=True), "for a test")
-    id = await one.request()
+    asked = await one.request()
     await services.people.revoke("owner", ME)
     await services.people.grant("reviewer", ME)
     with pytest.raises(Refused) as caught:
-        await one.decide(None, id)
-    assert f"intelligentscan review approve {id}" in caught.value.next
+        await one.decide(None, asked)
+    assert f"intelligentscan review approve {asked}" in caught.value.next
     assert "--key" in caught.value.next
 
 
@@ -430,14 +430,14 @@ async def test_only_sealed_versions_of_governed_models_are_reviewed_and_never_fr
     await own.services.adoption.adopt("plain")
     with pytest.raises(Refused, match="is not sealed"):
         await one.reviews.request("plain", 1)
-    id = await one.request(2)
+    asked = await one.request(2)
     for table in ("alias", "stage"):
         row = {"workspace": "default", "name": "fm", table: "champion" if table == "alias" else "Archived"}
         forge(own, table, {**row, "version": 1})
-    assert "is not as it was recorded" in await one.outcome(None, id)
+    assert "is not as it was recorded" in await one.outcome(None, asked)
     with pytest.raises(Refused, match="is not as it was recorded"):
         await one.reviews.request("fm", 2, {"risks": "none"})
-    assert await one.outcome(None, id, "reject") == "rejected"  # which needs nothing to be in order
+    assert await one.outcome(None, asked, "reject") == "rejected"  # which needs nothing to be in order
 
 
 # Forged, flipped, removed
@@ -470,14 +470,14 @@ def past_guards(world: World, table: str, statement: str) -> None:
 
 async def test_rows_that_no_event_made_count_for_nothing_and_are_reported(own: World) -> None:
     one = await committee(own.services)
-    id = await one.request(2)
+    asked = await one.request(2)
     before = await one.facts(2)
     version = {"workspace": "default", "name": "fm", "version": 2}
     forged: dict[str, dict[str, object]] = {
-        "decision": {"decision_id": "d" * 32, "review_id": id, "verdict": "approve", "person": "x",
+        "decision": {"decision_id": "d" * 32, "review_id": asked, "verdict": "approve", "person": "x",
                      "proof": "authenticated", "statement_digest": "0" * 64, "fingerprint": "0" * 64,
                      "expires": 99_999_999_999_999},
-        "attestation": {"review_id": id, "criterion": "bias", "person": "x", "proof": "authenticated",
+        "attestation": {"review_id": asked, "criterion": "bias", "person": "x", "proof": "authenticated",
                         "digest": "0" * 64},
         "review": {"review_id": "e" * 32, "manifest_digest": "0" * 64, "policy_digest": "0" * 64,
                    "dossier_digest": "0" * 64, "requester": "x", "expires": 99_999_999_999_999},
@@ -486,36 +486,36 @@ async def test_rows_that_no_event_made_count_for_nothing_and_are_reported(own: W
         forge(own, table, {**version, **row})
         assert await one.facts(2) == before
         assert {p.code for p in (await own.services.integrity.verify("fm")).problems} == {"RECORD"}
-    assert [r.review_id for r in (await one.reviews.list("open")).reviews] == [id]
-    assert (await one.shown(id)).decisions == []
+    assert [r.review_id for r in (await one.reviews.list("open")).reviews] == [asked]
+    assert (await one.shown(asked)).decisions == []
     with pytest.raises(ReviewNotFound):
         await one.shown("e" * 32)
     with pytest.raises(ReviewNotFound):
         await one.reviews.revoke("d" * 32, "x")
-    assert "is not as it was recorded" in await one.outcome(None, id)
+    assert "is not as it was recorded" in await one.outcome(None, asked)
     assert (await own.promote()).startswith("GATES_FAILED")
 
 
 async def test_flipped_and_removed_rows_change_nothing_and_are_reported(own: World) -> None:
     one = await committee(own.services, "ann", quorum=1)
-    id = await one.request(2)
-    await one.decide("ann", id, "reject")
+    asked = await one.request(2)
+    await one.decide("ann", asked, "reject")
     before = await one.facts(2)
     assert before is not None
     assert before.status == "rejected"
     decision, review = own.gov("decision"), own.gov("review")
-    where = f"WHERE review_id = '{id}'"
+    where = f"WHERE review_id = '{asked}'"
     past_guards(own, "decision", f"UPDATE {decision} SET verdict = 'approve' {where}")  # noqa: S608
     assert await one.facts(2) == before
     assert (await own.services.trail.verify()).ok is False
     past_guards(own, "decision", f"DELETE FROM {decision} {where}")  # noqa: S608
     assert await one.facts(2) == before
-    assert (await one.shown(id)).decisions[0].verdict == "reject"
+    assert (await one.shown(asked)).decisions[0].verdict == "reject"
     past_guards(own, "review", f"UPDATE {review} SET expires = expires + 1 {where}")  # noqa: S608
     assert await one.facts(2) == before
     past_guards(own, "review", f"DELETE FROM {review} {where}")  # noqa: S608
     assert await one.facts(2) == before
-    assert (await one.shown(id[:6])).status == "rejected"
+    assert (await one.shown(asked[:6])).status == "rejected"
     assert {p.code for p in (await own.services.integrity.verify("fm")).problems} == {"RECORD"}
 
 
@@ -541,13 +541,13 @@ async def test_an_approval_copied_to_another_version_review_or_bytes_does_not_co
 # At the same time
 
 
-async def outcomes(made: Committee, id: str, deciders: list[str]) -> list[str]:
+async def outcomes(made: Committee, asked: str, deciders: list[str]) -> list[str]:
     """Let everybody decide at once, each through services of their own."""
     found: list[str] = []
 
     async def decide(who: str, services: Services) -> None:
         try:
-            found.append((await services.reviews.decide(id, "approve", "me too", key=made.keys[who])).review_status)
+            found.append((await services.reviews.decide(asked, "approve", "me too", key=made.keys[who])).review_status)
         except IntelligentScanError as error:
             found.append(error.code)
 
@@ -559,10 +559,10 @@ async def outcomes(made: Committee, id: str, deciders: list[str]) -> list[str]:
 
 async def test_of_people_who_decide_at_once_each_is_heard_once(own: World) -> None:
     one = await committee(own.services, "ann", "bob", "cid", quorum=2, authenticated=True)
-    id = await one.request(2)
-    assert await outcomes(one, id, ["ann", "ann", "ann"]) == ["REFUSED", "REFUSED", "open"]
-    assert await outcomes(one, id, ["bob", "cid", "bob"]) == ["REVIEW_CLOSED", "REVIEW_CLOSED", "approved"]
-    shown = await one.shown(id)
+    asked = await one.request(2)
+    assert await outcomes(one, asked, ["ann", "ann", "ann"]) == ["REFUSED", "REFUSED", "open"]
+    assert await outcomes(one, asked, ["bob", "cid", "bob"]) == ["REVIEW_CLOSED", "REVIEW_CLOSED", "approved"]
+    shown = await one.shown(asked)
     assert (shown.approvals, len(shown.decisions)) == (2, 2)
     assert (await own.services.integrity.verify("fm")).ok
 
@@ -575,10 +575,10 @@ HOSTILE = "fine [x](http://evil) ![i](http://evil) <script>\u202e\x1b[2J\ud800 '
 
 async def test_texts_of_people_are_shown_escaped_and_stay_out_of_the_chain(services: Services) -> None:
     one = await committee(services)
-    id = await one.request(bias=HOSTILE, risks={HOSTILE: HOSTILE})
-    await one.reviews.attest(id, "safety", text=HOSTILE)
-    await one.reviews.decide(id, "approve", HOSTILE.replace("\ud800", ""))
-    shown = (await one.shown(id)).model_dump_json()
+    asked = await one.request(bias=HOSTILE, risks={HOSTILE: HOSTILE})
+    await one.reviews.attest(asked, "safety", text=HOSTILE)
+    await one.reviews.decide(asked, "approve", HOSTILE.replace("\ud800", ""))
+    shown = (await one.shown(asked)).model_dump_json()
     for active in ("](", "![", "<script", "\u202e", "\x1b", "\ud800"):
         assert active not in shown
 
@@ -618,28 +618,28 @@ def command(registered: Trained, monkeypatch: pytest.MonkeyPatch) -> CommandLine
 
 def test_the_commands_lead_from_request_to_approval_and_back(command: CommandLine, tmp_path: Path) -> None:
     made = command.json("review", "request", "fm", "1", "--evidence", "risks=small")
-    id = made["review_id"]
+    asked = made["review_id"]
     assert "risks" not in " ".join(made["missing"])
     report = tmp_path / "bias.txt"
     report.write_text("no gap")
-    attested = command.json("review", "attest", id[:8], "bias", "--file", str(report))
+    attested = command.json("review", "attest", asked[:8], "bias", "--file", str(report))
     assert attested["evidence"][-1]["criterion"] == "bias"
     listed = command("review", "list", "--status", "open")
-    assert id[:12] in listed.out
-    shown = command("review", "show", id[:6])
+    assert asked[:12] in listed.out
+    shown = command("review", "show", asked[:6])
     assert shown.code == 0
     for part in ("fm version 1: open", "solo: 0 of 1 approvals", "metrics", "self-reported", "measured by us"):
         assert part in shown.out
     assert "safety" in shown.err
-    approved = command("review", "approve", id, "--reason", "looked at it")
+    approved = command("review", "approve", asked, "--reason", "looked at it")
     assert (approved.code, "approved fm version 1 (self-asserted" in approved.out) == (0, True)
     assert "four_eyes: false" in approved.out
-    closed = command("review", "reject", id, "--reason", "changed my mind")
+    closed = command("review", "reject", asked, "--reason", "changed my mind")
     assert (closed.code, "is approved already" in closed.err) == (2, True)
     assert "review revoke" in closed.err
-    revoked = command.json("review", "revoke", id, "--reason", "changed my mind")
+    revoked = command.json("review", "revoke", asked, "--reason", "changed my mind")
     assert revoked["review_status"] == "revoked"
-    assert command.json("review", "show", id)["status"] == "revoked"
+    assert command.json("review", "show", asked)["status"] == "revoked"
     wrong = command.json("review", "list", "--status", "undecided", code=2)
     assert wrong["code"] == "INVALID_ARGUMENT"
     assert command.json("review", "request", "fm", "1", "--evidence", "beauty=1", code=2)["code"] == "INVALID_ARGUMENT"
@@ -649,13 +649,13 @@ async def test_a_signature_by_openssh_over_the_printed_statement_counts(services
     if (program := shutil.which("ssh-keygen")) is None:
         pytest.skip("ssh-keygen is not installed")
     one = await committee(services, "ann", authenticated=True)
-    id = await one.request()
+    asked = await one.request()
     key, said = tmp_path / "key", tmp_path / "statement"
     key.write_bytes(one.keys["ann"].private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
     key.chmod(0o600)
-    said.write_bytes(await one.reviews.statement(id[:6], "approve"))
+    said.write_bytes(await one.reviews.statement(asked[:6], "approve"))
     done = await anyio.run_process([program, "-Y", "sign", "-n", NAMESPACE, "-f", str(key), str(said)])
     assert done.returncode == 0
     signature = Path(f"{said}.sig").read_text()
-    made = await one.reviews.decide(id, "approve", "seen", signature=signature)
+    made = await one.reviews.decide(asked, "approve", "seen", signature=signature)
     assert (made.person, made.proof, made.review_status) == ("ann", "authenticated", "approved")
