@@ -15,7 +15,7 @@ from intelligentscan.stores.governance.records import HistoryRow, LiveRow
 from intelligentscan.stores.interface import Stores
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
-_HIDDEN_FACTS = ("public", "new_signature", "statement", "signature")
+_HIDDEN_FACTS = ("public", "new_signature", "statement", "signature", "rules")
 _HIDDEN_TEXTS = ("reason", "archive")
 _MAX_TEXT = 300
 _STAGING = "Staging as recorded; what plain MLflow moved there is not in the trail."
