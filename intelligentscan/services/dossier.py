@@ -5,14 +5,11 @@ the same bytes, so that its digest tells whether two requests are about the same
 are escaped and bounded in it, so that it can be shown as it is.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
-
-from pydantic import ValidationError
 
 from intelligentscan._digest import sha256_hex
 from intelligentscan.domain.errors import StoreBroken
@@ -20,7 +17,7 @@ from intelligentscan.domain.metrics import higher_is_better
 from intelligentscan.domain.review import CRITERIA, Criterion, EvidenceItem, Origin
 from intelligentscan.domain.text import untrusted
 from intelligentscan.services.sealed_model import CARD, SealedModel, card_fields, sealed_model
-from intelligentscan.stores.governance.canonical import canonical
+from intelligentscan.stores.governance.canonical import canonical, canonical_object
 from intelligentscan.stores.interface import DatasetRecord, RunRecord, VersionRecord
 
 FORMAT = "intelligentscan.dossier.v1"
@@ -140,8 +137,9 @@ def items_of(document: bytes) -> tuple[EvidenceItem, ...]:
         StoreBroken: it is no dossier.
     """
     try:
-        return tuple(EvidenceItem.model_validate(item) for item in json.loads(document)["evidence"])
-    except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as exc:
+        kept = canonical_object(document.decode())
+        return tuple(EvidenceItem.model_validate(item) for item in kept["evidence"])
+    except (ValueError, KeyError, TypeError) as exc:
         raise StoreBroken("The dossier of the review cannot be read.", next="call request_review again.") from exc
 
 

@@ -99,7 +99,14 @@ def require_independence(
         )
     if not rules.four_eyes:
         return
-    if asked.has(read, who.principal) or _same_as_recorded(read, review, who.principal):
+    recorded = _recorded_requester(read, review)
+    if recorded is None:
+        raise Refused(
+            "It is no longer known who asked for the review: the name was erased or replaced.",
+            next=f"ask for a new one: request_review name='{untrusted(review.row['name'], 80)}' "
+            f"version={review.row['version']} with other evidence.",
+        )
+    if asked.has(read, who.principal) or folded(recorded) == folded(who.principal.name):
         raise Refused(
             f"{name} asked for the review or the registration; the policy in force wants somebody else to decide.",
             next=other,
@@ -207,12 +214,12 @@ def _stands(decision: Decision) -> bool:
     return decision.holds and not decision.revoked and decision.verdict != "revoke"
 
 
-def _same_as_recorded(read: GovernanceReads, review: Review, principal: Principal) -> bool:
-    """Tell whether the request's signed event names this person; if its text was erased nobody can tell, so yes."""
+def _recorded_requester(read: GovernanceReads, review: Review) -> str | None:
+    """Return the name that the request's signed event binds; None if it was erased, or another stands in its place."""
     event = review.row.event
     salt, name = read.salts([event], REQUESTER_TEXT).get(event), read.text_of(event, REQUESTER_TEXT)
     try:
-        known = salt and name and text_digest(bytes.fromhex(salt), name) == review.row.texts.get(REQUESTER_TEXT)
-    except (ValueError, InvalidArgument):  # one of the two was overwritten
-        known = False
-    return not known or folded(name or "") == folded(principal.name)
+        bound = salt and name and text_digest(bytes.fromhex(salt), name) == review.row.texts.get(REQUESTER_TEXT)
+    except (ValueError, InvalidArgument):
+        bound = False
+    return name if bound else None
