@@ -216,7 +216,7 @@ async def test_names_and_free_text_can_be_erased_and_the_trail_stays_readable(ow
     assert [(e.seq, e.action, e.at) for e in after.events] == [(e.seq, e.action, e.at) for e in before.events]
     assert after.live == before.live
     assert {e.reason for e in after.events} == {None}
-    assert all(len(e.actor) == 32 for e in after.events)  # the random id that stood for the name
+    assert all(len(e.actor) == 40 for e in after.events)  # the salted digest that stands for the name
     assert (await own.services.trail.verify()).ok
     assert await own.problems() == set()
     assert await own.promote() == "promoted"

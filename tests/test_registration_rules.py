@@ -22,11 +22,13 @@ from intelligentscan.domain.errors import (
     GatesFailed,
     InvalidName,
     NotGoverned,
+    NotPermitted,
     RunNotFound,
     StillRunning,
 )
 from intelligentscan.domain.names import MAX_NAME, next_experiment_name
 from intelligentscan.domain.registry import RegisteredVersion
+from intelligentscan.services.principal import real_user
 from intelligentscan.services.registration import Registrar
 from intelligentscan.services.registration_checks import ABANDONED_AFTER_MS
 
@@ -134,6 +136,8 @@ async def test_a_run_that_nobody_wrote_to_for_a_day_is_ended_only_when_that_is_a
     old = small.running("exp", DAY_AGO)
     error = await refused(StillRunning, lambda: small.services.registry.register("fm", run_id=run_id), look)
     assert "abandon_running=true" in error.next
+    shown = await small.services.registry.register("fm", run_id=run_id, abandon_running=True, dry_run=True)
+    assert shown.status == "would_register"
     assert small.client.get_run(old).info.status == "RUNNING"
     made = await small.services.registry.register("fm", run_id=run_id, abandon_running=True)
     assert made.experiment_locked
@@ -468,3 +472,13 @@ async def test_long_names_have_a_next_experiment_that_can_be_made_and_used(small
     assert await small.following(following) == "x" * 247 + "-v3"
     (again,) = (await small.services.experiments.search(query="x" * 248)).experiments if length > 247 else (None,)
     assert again is None or again.next_experiment == "x" * 247 + "-v3"
+
+
+async def test_a_dry_run_is_refused_to_whom_the_registration_would_be_and_says_the_product(small: Small) -> None:
+    run_id = small.run("exp")
+    people, registry = small.services.people, small.services.registry
+    assert (await registry.register("fm", run_id=run_id, product="cards", dry_run=True)).product == "cards"
+    await people.grant("administrator", real_user())
+    for dry_run in (True, False):
+        with pytest.raises(NotPermitted, match="is not owner or developer of the product 'cards'"):
+            await registry.register("fm", run_id=run_id, product="cards", dry_run=dry_run)

@@ -184,20 +184,33 @@ async def test_whom_the_run_names_as_its_author_does_not_decide(trained: Trained
     assert await two.outcome("bob", asked) == "approved"
 
 
-@pytest.mark.parametrize("instead", [None, ("ab" * 16, "nobody"), ("no hex", "nobody")])
-async def test_if_the_name_of_who_asked_was_erased_nobody_decides_by_that(
-    services: Services, registered: Trained, instead: tuple[str, str] | None
+@pytest.mark.parametrize("instead", [None, ("ab" * 16, "nobody"), ("no hex", "nobody"), (None, "nobody")])
+async def test_if_the_name_of_who_asked_was_erased_or_exchanged_nobody_decides_by_that(
+    services: Services, registered: Trained, instead: tuple[str | None, str] | None
 ) -> None:
     two = await committee(services, "ann", four_eyes=True, authenticated=True)
     asked = await two.request()
     with closing(sqlite3.connect(registered.home / "mlflow.db")) as connection, connection:
-        where = "field = 'requester'"
-        (event,) = connection.execute(f"SELECT event FROM gov_free_text WHERE {where}").fetchone()  # noqa: S608
-        connection.execute(f"DELETE FROM gov_free_text WHERE {where}")  # noqa: S608
+        (me,) = connection.execute("SELECT principal_id FROM gov_principal_name WHERE name = ?", (ME,)).fetchone()
+        connection.execute("DELETE FROM gov_principal_name WHERE name = ?", (ME,))
         if instead:
-            connection.execute("INSERT INTO gov_free_text VALUES (?, 'requester', ?, ?)", (event, *instead))
-    assert (await two.outcome("ann", asked)).startswith("REFUSED It is no longer known who asked for the review")
-    assert await two.outcome("ann", await two.request(risks="asked again")) == "approved"
+            row = "INSERT INTO gov_principal_name (principal_id, kind, salt, name) VALUES (?, 'os-user', ?, ?)"
+            connection.execute(row, (me, *instead))
+    refused = "REFUSED It is no longer known who asked for the review or the registration"
+    assert (await two.outcome("ann", asked)).startswith(refused)
+    problems = [p.code for p in (await services.trail.verify()).problems]
+    assert problems == (["CHANGED_NAME"] if instead else [])
+
+
+async def test_an_author_that_was_erased_from_the_trail_lets_nobody_decide(trained: Trained) -> None:
+    trained.client.set_tag(trained.with_model, "mlflow.user", "Ann")
+    await trained.services.registry.register("fm", run_id=trained.with_model)
+    two = await committee(trained.services, "ann", "bob", four_eyes=True, authenticated=True)
+    asked = await two.request()
+    with closing(sqlite3.connect(trained.home / "mlflow.db")) as connection, connection:
+        connection.execute("DELETE FROM gov_free_text WHERE field = 'run_author'")
+    for who in ("ann", "bob"):
+        assert "no longer known" in await two.outcome(who, asked)
 
 
 async def test_separate_accounts_wants_another_account_whatever_key_signs(services: Services) -> None:

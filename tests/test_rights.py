@@ -212,7 +212,8 @@ async def test_exchanging_names_in_the_table_that_may_be_erased_moves_no_role(em
     names = empty.unguarded("principal_name")
     empty.sql(f"DELETE FROM {names} WHERE name IN ('bob', 'mallory')")  # noqa: S608
     for principal, name in ((bob, "mallory"), (mallory, "bob")):
-        empty.sql(f"INSERT INTO {names} (principal_id, kind, name) VALUES (?, 'os-user', ?)", principal, name)  # noqa: S608
+        values = "(principal_id, kind, name, salt) VALUES (?, 'os-user', ?, ?)"
+        empty.sql(f"INSERT INTO {names} {values}", principal, name, "ab" * 16)
     for name in ("bob", "mallory"):
         assert not await empty.allowed("decide", "cards", account(name))
         assert not await empty.allowed("register", "cards", account(name))

@@ -17,7 +17,7 @@ from intelligentscan.services.enforcement import claim
 from intelligentscan.services.history import moment
 from intelligentscan.services.locks import checked_reason
 from intelligentscan.services.principal import person
-from intelligentscan.services.registration import legacy_rows
+from intelligentscan.services.registration_record import legacy_rows
 from intelligentscan.services.rights import require
 from intelligentscan.services.seals import REBASED, SealChecks
 from intelligentscan.stores.access import StoreAccess

@@ -152,7 +152,7 @@ def _recorded(stores: Stores, version: VersionRecord, now: int) -> _Recorded:
             drift,
             policy,
             tier="scan-config" if tier == "scan-config" else "standard",
-            requesters=(requester,) if requester else (),
+            requesters=(requester,) if requester and read.principal_of(requester) else (),
             review=committee_facts(read, seal, policy, now),
             rollback=rollback,
         )

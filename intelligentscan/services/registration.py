@@ -9,9 +9,7 @@ Where the registry lies in another system, intent, act and outcome are three ste
 same call completes them.
 """
 
-import secrets
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +22,25 @@ from intelligentscan.domain.errors import (
     BytesChanged,
     RunNotFound,
 )
-from intelligentscan.domain.people import Tier
-from intelligentscan.domain.registry import RESERVED_ALIASES
 from intelligentscan.services.artifact_folders import list_folders
-from intelligentscan.services.drift import all_versions, refuse_forged
+from intelligentscan.services.drift import refuse_forged
 from intelligentscan.services.lineage import Lineage, lineage_of
 from intelligentscan.services.locks import locks_of
-from intelligentscan.services.plan_record import PlanUse
 from intelligentscan.services.registration_checks import (
     end_others,
     experiment_of,
     next_free_name,
     others_left,
     product_for,
+)
+from intelligentscan.services.registration_record import (
+    Wanted,
+    act_of,
+    draft_of,
+    govern_name,
+    open_ticket,
+    seal_version,
+    subjects_of,
 )
 from intelligentscan.services.seals import ARCHIVE, SealChecks, api_document, manifest_statement
 from intelligentscan.settings import artifact_uri
@@ -49,49 +53,22 @@ from intelligentscan.stores.governance.records import (
     NPTA,
     Act,
     LockRecord,
-    Principal,
     SealRecord,
     Subject,
 )
 from intelligentscan.stores.governance.store import GovernedUnit
 from intelligentscan.stores.interface import (
     ExperimentRecord,
-    ModelSource,
     RunFolder,
     RunRecord,
     Stores,
-    VersionDraft,
 )
 from intelligentscan.stores.mlflow_unit import UnitBroken
 from intelligentscan.stores.row_digests import experiment_digest, version_digest
 
 MAX_BYTES = 20 * 2**30
 MAX_FILES = 20_000
-TICKET_MS = 15 * 60 * 1000
-RETENTION_MS = 10 * 366 * 86_400_000
 _LEFTOVER_S = 86_400.0
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What somebody asks the service to register."""
-
-    name: str
-    source: ModelSource
-    run: RunRecord
-    requester: Principal
-    description: str | None = None
-    tags: dict[str, str] = field(default_factory=dict)
-    product: str | None = None
-    use_case: str | None = None
-    tier: Tier = "standard"
-    abandon_running: bool = False
-    plan: PlanUse | None = None
-
-    def view_id(self, manifest_digest: str, version: int) -> str:
-        """Return the name of the sealed folder: the same for the same version."""
-        text = rfc8785.dumps([DEFAULT_WORKSPACE, self.name, self.run.run_id, manifest_digest, version])
-        return sha256_hex(text)[:32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,21 +97,25 @@ class Registrar:
         self._archive = archive
         self._checks = checks
 
-    async def preview(self, wanted: RunRecord, *, abandon: bool) -> tuple[LockRecord | None, str]:
-        """Return the lock that is there already, and the name of the experiment that would follow.
+    async def preview(
+        self, name: str, run: RunRecord, product: str | None, *, abandon: bool
+    ) -> tuple[LockRecord | None, str, str | None]:
+        """Return the lock that is there already, the experiment that would follow, and the product.
 
         Raises:
-            DefaultExperiment, StillRunning: as `register` would.
+            DefaultExperiment, StillRunning, NotPermitted: as `register` would.
         """
 
-        def look(stores: Stores) -> tuple[LockRecord | None, str]:
-            experiment = experiment_of(stores, wanted.experiment_id)
-            lock = None
+        def look(stores: Stores) -> tuple[LockRecord | None, str, str | None]:
+            experiment = experiment_of(stores, run.experiment_id)
+            lock, owner = None, product
             if stores.governance.joint or stores.governance.installed():
                 with stores.governance.reading() as read:
                     lock = read.lock(experiment.experiment_id)
-            others_left(stores, wanted, abandon=abandon) if lock is None else None
-            return lock, lock.next_experiment if lock else next_free_name(stores, experiment.name, set())
+                    owner = product_for(read, name, product, lineage_of(stores, run).product)
+            if lock is None:
+                others_left(stores, run, abandon=abandon)
+            return lock, lock.next_experiment if lock else next_free_name(stores, experiment.name, set()), owner
 
         return await self._store.read(look)
 
@@ -206,7 +187,7 @@ class Registrar:
         with stores.governance.unit() as unit:
             unit.hold_experiment(wanted.run.experiment_id)
             unit.hold_name(DEFAULT_WORKSPACE, wanted.name)
-            refuse_forged(unit.read, *_subjects(wanted))
+            refuse_forged(unit.read, *subjects_of(wanted))
             product = product_for(unit.read, wanted.name, wanted.product, lineage.product)
             if (there := self._made_before(unit, wanted, manifest)) is not None:
                 return there
@@ -219,9 +200,9 @@ class Registrar:
                 wanted.view_id(manifest.digest, version), manifest, model_meta(wanted.name, version), sealed=False
             )
             location = artifact_uri(view)
-            ticket_id = self._open_ticket(unit, wanted, manifest, version, location)
-            self._govern_name(stores, unit, wanted, version)
-            stores.registry.create_sealed(_draft(wanted, location))
+            ticket_id = open_ticket(unit, wanted, manifest.digest, version, location)
+            govern_name(stores, unit, wanted, version)
+            stores.registry.create_sealed(draft_of(wanted, location))
             rows = version_digest(unit.connection, DEFAULT_WORKSPACE, wanted.name, version)
             rows_digest = self._archive.put_document(rfc8785.dumps(rows.document))
             lock = self._lock(stores, unit, wanted, experiment, files)
@@ -235,7 +216,7 @@ class Registrar:
         """Say what is meant, do it in the other system, and record the outcome; a repeated call completes it."""
         governance = stores.governance
         with governance.unit() as unit:
-            refuse_forged(unit.read, *_subjects(wanted))
+            refuse_forged(unit.read, *subjects_of(wanted))
             product = product_for(unit.read, wanted.name, wanted.product, lineage.product)
             if (there := self._made_before(unit, wanted, manifest)) is not None:
                 return there
@@ -243,14 +224,14 @@ class Registrar:
                 wanted.plan.consume(unit, stores, manifest.digest)
             experiment = self._look_again(stores, unit, wanted, None)
             facts = {"manifest_digest": manifest.digest, "model": wanted.source.uri}
-            unit.append(_act("registration.intended", wanted, None, facts=facts))
-        record, _ = stores.registry.create_version(_draft(wanted, wanted.source.location))
+            unit.append(act_of("registration.intended", wanted, None, facts=facts))
+        record, _ = stores.registry.create_version(draft_of(wanted, wanted.source.location))
         with governance.unit() as unit:
             if (there := self._made_before(unit, wanted, manifest)) is not None:
                 return there
             view_id = wanted.view_id(manifest.digest, record.version)
             view = self._archive.view(view_id, manifest, model_meta(wanted.name, record.version), sealed=False)
-            self._govern_name(stores, unit, wanted, record.version)
+            govern_name(stores, unit, wanted, record.version)
             rows_digest = self._archive.put_document(api_document(stores, wanted.run.run_id, record))
             lock = self._lock(stores, unit, wanted, experiment, files)
             known = lineage.of_product(product)
@@ -277,7 +258,7 @@ class Registrar:
         if unit.read.lock(experiment.experiment_id) is None:
             ended = end_others(stores, wanted.run, abandon=wanted.abandon_running)
             for run_id in ended:
-                act = _act("run.abandoned", wanted, None)
+                act = act_of("run.abandoned", wanted, None)
                 unit.append(Act(act.action, NPTA, Subject(experiment.experiment_id, run_id=run_id), act.on_behalf_of))
         if manifest is not None and wanted.source.location and _digest_now(stores, wanted) != manifest.digest:
             raise BytesChanged(
@@ -286,35 +267,21 @@ class Registrar:
             )
         return experiment
 
-    def _open_ticket(self, unit: GovernedUnit, wanted: Wanted, manifest: Manifest, version: int, location: str) -> str:
-        ticket_id = secrets.token_hex(16)
-        row = {
-            "ticket_id": ticket_id,
-            "workspace": DEFAULT_WORKSPACE,
-            "name": wanted.name,
-            "version": version,
-            "run_id": wanted.run.run_id,
-            "source": location.rsplit("/", 1)[-1],
-            "manifest_digest": manifest.digest,
-            "requester": unit.principal(wanted.requester),
-            "expires": int(time.time() * 1000) + TICKET_MS,
-        }
-        unit.append(_act("ticket.opened", wanted, version, rows={"ticket": [row]}))
-        return ticket_id
-
-    def _govern_name(self, stores: Stores, unit: GovernedUnit, wanted: Wanted, version: int) -> None:
-        """Put the name under governance with its first sealed version; what is there already is legacy."""
-        if unit.read.is_governed(DEFAULT_WORKSPACE, wanted.name):
-            return
-        unit.append(
-            Act(
-                "model.governed",
-                NPTA,
-                Subject(workspace=DEFAULT_WORKSPACE, name=wanted.name),
-                wanted.requester,
-                rows=legacy_rows(stores, wanted.name, below=version),
-            )
-        )
+    def _seal(
+        self,
+        unit: GovernedUnit,
+        wanted: Wanted,
+        manifest: Manifest,
+        lineage: Lineage,
+        version: int,
+        view_id: str,
+        rows_digest: str,
+        ticket_id: str | None,
+    ) -> SealRecord:
+        self._archive.put_document(manifest.document)
+        self._archive.put_signature(manifest.digest, manifest_statement(unit.key_in_force(), manifest.digest))
+        archive = str(self._archive.root)
+        return seal_version(unit, wanted, manifest.digest, archive, lineage, version, view_id, rows_digest, ticket_id)
 
     def _lock(
         self, stores: Stores, unit: GovernedUnit, wanted: Wanted, experiment: ExperimentRecord, files: Inventory | None
@@ -338,101 +305,9 @@ class Registrar:
             "files_digest": files.digest,
         }
         text = {ARCHIVE: str(self._archive.root)}
-        event = unit.append(_act("experiment.locked", wanted, None, rows={"experiment_lock": [row]}, text=text))
+        event = unit.append(act_of("experiment.locked", wanted, None, rows={"experiment_lock": [row]}, text=text))
         unit.announce_lock(experiment.experiment_id)
         return LockRecord(event.seq, experiment.experiment_id, experiment.name, following, rows_digest, files.digest)
-
-    def _seal(
-        self,
-        unit: GovernedUnit,
-        wanted: Wanted,
-        manifest: Manifest,
-        lineage: Lineage,
-        version: int,
-        view_id: str,
-        rows_digest: str,
-        ticket_id: str | None,
-    ) -> SealRecord:
-        key = {"workspace": DEFAULT_WORKSPACE, "name": wanted.name, "version": version}
-        self._archive.put_document(manifest.document)
-        self._archive.put_signature(manifest.digest, manifest_statement(unit.key_in_force(), manifest.digest))
-        row = {
-            **key,
-            "run_id": wanted.run.run_id,
-            "experiment_id": int(wanted.run.experiment_id),
-            "source": view_id,
-            "origin": wanted.source.uri,
-            "manifest_digest": manifest.digest,
-            "rows_digest": rows_digest,
-        }
-        rows: dict[str, list[dict[str, Any]]] = {
-            "seal": [row],
-            "retention": [{**key, "until": int(time.time() * 1000) + RETENTION_MS, "hold": 0}],
-        }
-        if ticket_id is not None:
-            rows["ticket_close"] = [{"ticket_id": ticket_id}]
-        event = unit.append(
-            _act(
-                "version.registered",
-                wanted,
-                version,
-                rows=rows,
-                facts=lineage.facts
-                | {"product": lineage.product, "tier": wanted.tier}
-                | (wanted.plan.facts if wanted.plan else {}),
-                text=lineage.text
-                | {ARCHIVE: str(self._archive.root)}
-                | ({"use_case": wanted.use_case} if wanted.use_case else {}),
-            )
-        )
-        return SealRecord(
-            event=event.seq,
-            workspace=DEFAULT_WORKSPACE,
-            name=wanted.name,
-            version=version,
-            run_id=wanted.run.run_id,
-            experiment_id=wanted.run.experiment_id,
-            source=view_id,
-            origin=wanted.source.uri,
-            manifest_digest=manifest.digest,
-            rows_digest=rows_digest,
-        )
-
-
-def legacy_rows(stores: Stores, name: str, below: int | None = None) -> dict[str, list[dict[str, Any]]]:
-    """Return the rows that put a name under governance with what it has: legacy, unreviewed."""
-    key = {"workspace": DEFAULT_WORKSPACE, "name": name}
-    old = [v for v in all_versions(stores, name) if below is None or v.version < below]
-    return {
-        "governed_model": [key],
-        "legacy_version": [{**key, "version": v.version} for v in old],
-        "stage": [{**key, "version": v.version, "stage": v.stage} for v in old if v.stage != "None"],
-        "alias": [
-            {**key, "alias": alias, "version": v.version}
-            for v in old
-            for alias in v.aliases
-            if alias in RESERVED_ALIASES
-        ],
-    }
-
-
-def _draft(wanted: Wanted, location: str) -> VersionDraft:
-    return VersionDraft(wanted.name, wanted.source, wanted.run.run_id, location, wanted.description, dict(wanted.tags))
-
-
-def _subjects(wanted: Wanted) -> tuple[Subject, Subject]:
-    return Subject(wanted.run.experiment_id), Subject(workspace=DEFAULT_WORKSPACE, name=wanted.name)
-
-
-def _act(action: str, wanted: Wanted, version: int | None, **more: Any) -> Act:
-    subject = Subject(
-        experiment_id=wanted.run.experiment_id,
-        workspace=DEFAULT_WORKSPACE,
-        name=wanted.name,
-        version=version,
-        run_id=wanted.run.run_id,
-    )
-    return Act(action, NPTA, subject, wanted.requester, **more)
 
 
 def _digest_now(stores: Stores, wanted: Wanted) -> str:

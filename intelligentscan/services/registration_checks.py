@@ -73,8 +73,6 @@ def others_left(stores: Stores, run: RunRecord, *, abandon: bool) -> list[str]:
             + ("; nothing was written to it for a day: abandon_running=true ends it." if old else "."),
             details={"running": [r.run_id for r in others[:_MAX_NAMED]]},
         )
-    for other in others:
-        stores.tracking.end_run(other.run_id, "KILLED", now)
     return [r.run_id for r in others]
 
 

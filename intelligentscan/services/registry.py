@@ -30,7 +30,8 @@ from intelligentscan.services.enforcement import claim
 from intelligentscan.services.plan_record import plan_use, refuse_early
 from intelligentscan.services.principal import person
 from intelligentscan.services.promotion import PROMOTED, PromotionService, no_model
-from intelligentscan.services.registration import Registrar, Wanted
+from intelligentscan.services.registration import Registrar
+from intelligentscan.services.registration_record import Wanted
 from intelligentscan.services.resolve import Resolver, full_run_id
 from intelligentscan.services.review_facts import review_statuses
 from intelligentscan.services.scan_configs import MODEL_NAME, ScanConfigs
@@ -173,7 +174,7 @@ class RegistryService:
         notes: list[str] = []
         locked, following = False, None
         if source is not None:
-            lock, following = await self._registrar.preview(run, abandon=abandon)
+            lock, following, product = await self._registrar.preview(name, run, product, abandon=abandon)
             locked = lock is not None
             if lock is None:
                 notes = ["Registering locks the experiment of the run for everybody."]

@@ -37,7 +37,7 @@ from intelligentscan.services.review_decisions import Decisions
 from intelligentscan.services.review_evidence import checked_evidence
 from intelligentscan.services.review_find import Found, Sealed, find, sealed
 from intelligentscan.services.review_pages import pages
-from intelligentscan.services.review_rules import REQUESTER_TEXT, asked_for
+from intelligentscan.services.review_rules import asked_for
 from intelligentscan.services.review_signing import signing
 from intelligentscan.services.review_state import REQUESTED, Review, reviews_of
 from intelligentscan.services.rights import require
@@ -303,7 +303,7 @@ class ReviewService:
                     Subject(seal.experiment_id, DEFAULT_WORKSPACE, seal.name, seal.version, seal.run_id),
                     facts=facts,
                     rows={"review": [row]},
-                    text={REQUESTER_TEXT: person().name, ARCHIVE: str(self._archive.root)},
+                    text={ARCHIVE: str(self._archive.root)},
                 )
             )
             made = reviews_of(unit.read, DEFAULT_WORKSPACE, seal.name, seal.version, now)[-1]

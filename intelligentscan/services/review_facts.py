@@ -38,7 +38,7 @@ def review_facts(
         status=newest.status,
         same_bytes=newest.row["manifest_digest"] == manifest_digest,
         same_policy=newest.row["policy_digest"] == policy_digest,
-        requester=newest.row["requester"],
+        requester=newest.row["requester"] if newest.row["requester"] in newest.names else "",
         missing=newest.missing,
         approvals=tuple(
             Approval(d.row["person"], d.name, d.row["proof"], d.row.actor, d.row["expires"]) for d in newest.approvals

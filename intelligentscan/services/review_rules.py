@@ -3,17 +3,15 @@
 from dataclasses import dataclass
 
 from intelligentscan._ssh_signature import as_openssh_shows
-from intelligentscan.domain.errors import InvalidArgument, Refused, ReviewClosed, ReviewIncomplete, SignatureInvalid
+from intelligentscan.domain.errors import Refused, ReviewClosed, ReviewIncomplete, SignatureInvalid
 from intelligentscan.domain.policy import PolicyInForce, ReviewRules
 from intelligentscan.domain.review import Proof, ReviewStatus, Verdict
 from intelligentscan.domain.text import untrusted
 from intelligentscan.services.dossier import lacking
 from intelligentscan.services.review_state import Decision, Review, folded
-from intelligentscan.stores.governance.chain import text_digest
 from intelligentscan.stores.governance.reads import GovernanceReads
 from intelligentscan.stores.governance.records import Principal, SealRecord
 
-REQUESTER_TEXT = "requester"
 """The text of a request's event that names who asked."""
 
 _CLOSED: dict[ReviewStatus, str] = {
@@ -52,11 +50,13 @@ class Asked:
         ids: principal ids of who asked for the review and for the registration.
         names: their names, as far as they are known.
         author: the author that the run names; unverified.
+        known: whether all of it is still known: names and author may have been erased.
     """
 
     ids: frozenset[str]
     names: frozenset[str]
     author: str | None
+    known: bool
 
     def has(self, read: GovernanceReads, principal: Principal) -> bool:
         """Tell whether somebody is among those who asked: by id, or by a name that is known otherwise too."""
@@ -68,17 +68,19 @@ def asked_for(read: GovernanceReads, review: Review, seal: SealRecord) -> Asked:
     registrant = read.on_behalf_of(seal.event)
     ids = {str(review.row["requester"])} | ({registrant} if registrant else set())
     known = [read.principal_of(each) for each in ids]
-    author = read.text_of(seal.event, "run_author")
+    said = read.texts_of(seal.event)
+    author = said.get("run_author")
     return Asked(
         frozenset(ids),
         frozenset(folded(p.name) for p in known if p is not None),
         folded(author) if author and author.strip() else None,
+        registrant is not None and None not in known and said.get("run_author", "") is not None,
     )
 
 
 def independent(read: GovernanceReads, who: Reviewer, asked: Asked) -> bool:
     """Tell whether somebody else than who asked, or made the run, decides."""
-    return not asked.has(read, who.principal) and folded(who.principal.name) != asked.author
+    return asked.known and not asked.has(read, who.principal) and folded(who.principal.name) != asked.author
 
 
 def require_independence(
@@ -99,14 +101,14 @@ def require_independence(
         )
     if not rules.four_eyes:
         return
-    recorded = _recorded_requester(read, review)
-    if recorded is None:
+    if not asked.known:
         raise Refused(
-            "It is no longer known who asked for the review: the name was erased or replaced.",
+            "It is no longer known who asked for the review or the registration: a name was erased or exchanged.",
             next=f"ask for a new one: request_review name='{untrusted(review.row['name'], 80)}' "
-            f"version={review.row['version']} with other evidence.",
+            f"version={review.row['version']} with other evidence; if that changes nothing, register_model its run "
+            "under another name.",
         )
-    if asked.has(read, who.principal) or folded(recorded) == folded(who.principal.name):
+    if asked.has(read, who.principal):
         raise Refused(
             f"{name} asked for the review or the registration; the policy in force wants somebody else to decide.",
             next=other,
@@ -212,14 +214,3 @@ def does_not_fit(review_id: str, verdict: Verdict) -> SignatureInvalid:
 
 def _stands(decision: Decision) -> bool:
     return decision.holds and not decision.revoked and decision.verdict != "revoke"
-
-
-def _recorded_requester(read: GovernanceReads, review: Review) -> str | None:
-    """Return the name that the request's signed event binds; None if it was erased, or another stands in its place."""
-    event = review.row.event
-    salt, name = read.salts([event], REQUESTER_TEXT).get(event), read.text_of(event, REQUESTER_TEXT)
-    try:
-        bound = salt and name and text_digest(bytes.fromhex(salt), name) == review.row.texts.get(REQUESTER_TEXT)
-    except (ValueError, InvalidArgument):
-        bound = False
-    return name if bound else None

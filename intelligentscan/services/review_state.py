@@ -13,7 +13,7 @@ from typing import Any
 
 import rfc8785
 from pydantic import ValidationError
-from sqlalchemy import and_, select
+from sqlalchemy import and_
 
 from intelligentscan._digest import sha256_hex
 from intelligentscan._ssh_signature import verify_sshsig
@@ -178,7 +178,7 @@ def load(read: GovernanceReads, match: Mapping[str, object], about: Any, now: in
         return []
     attested = vouched(read, "attestation", match, (ATTESTED,), about).rows
     decided = vouched(read, "decision", match, (DECIDED,), about).rows
-    names = names_of(read, {i for r in decided for i in (r["person"], r.actor)} | {r["requester"] for r in requests})
+    names = read.principals({i for r in decided for i in (r["person"], r.actor)} | {r["requester"] for r in requests})
     keys = _keys(read, {r["fingerprint"] for r in decided if r["fingerprint"]})
     newest = {_version(r): r["review_id"] for r in requests}
     found = []
@@ -192,13 +192,6 @@ def load(read: GovernanceReads, match: Mapping[str, object], about: Any, now: in
         review = Review(request, _rules(request), tuple(theirs), attests, "open", names=names)
         found.append(_judged(review, now, newest=newest[_version(request)] == request["review_id"]))
     return found
-
-
-def names_of(read: GovernanceReads, ids: Iterable[str]) -> dict[str, Principal]:
-    """Return who these principal ids are, as far as their names were not erased."""
-    table = read.tables.principal_name
-    rows = read.connection.execute(select(table).where(table.c.principal_id.in_(sorted(set(ids)))))
-    return {row.principal_id: Principal(row.kind, row.name) for row in rows}
 
 
 def _judged(review: Review, now: int, *, newest: bool) -> Review:

@@ -59,8 +59,7 @@ def active_key(read: GovernanceReads, digest: str) -> ActiveKey | None:
     if not rows or not rows[-1]["active"]:
         return None
     row = rows[-1]
-    who = read.principal_of(row["person"])
-    if who is None or row.event not in rights.named(read, {row.event: (row, who)}):
+    if read.principal_of(row["person"]) is None:
         return None
     return ActiveKey(row["person"], row["public"])
 
@@ -101,7 +100,7 @@ def enrol(stores: Stores, offered: Offer) -> ReviewerKey:
             _refuse_used(before[-1], principal_id)
             return _key(before[0], before[-1], unit.read)
         row = {"fingerprint": offered.fingerprint, "person": principal_id, "public": offered.public, "active": 1}
-        event = unit.append(_act(ENROLLED, who, row, None))
+        event = unit.append(_act(ENROLLED, row, None))
         return ReviewerKey(
             fingerprint=offered.fingerprint,
             person=untrusted(who.name, 100),
@@ -138,7 +137,7 @@ def retire(stores: Stores, text: str, reason: str | None) -> ReviewerKey:
         _refuse_unless_own(unit.read, who, own_too=True)
         if last["active"]:
             row = {column: last[column] for column in ("fingerprint", "person", "public")} | {"active": 0}
-            unit.append(_act(RETIRED, who, row, because))
+            unit.append(_act(RETIRED, row, because))
             last = _rows(unit.read, {"fingerprint": digest})[-1]
         return _key(rows[0], last, unit.read)
 
@@ -198,15 +197,14 @@ def _refuse_used(before: VouchedRow, principal_id: str) -> None:
         )
 
 
-def _act(action: str, who: Principal, row: dict[str, Any], reason: str | None) -> Act:
-    said = {"reason": reason} if reason else {}
+def _act(action: str, row: dict[str, Any], reason: str | None) -> Act:
     return Act(
         action,
         person(),
         Subject(workspace=DEFAULT_WORKSPACE),
-        facts={"fingerprint": row["fingerprint"], "kind": who.kind},
+        facts={"fingerprint": row["fingerprint"], "person": row["person"]},
         rows={"reviewer_key": [row]},
-        text={rights.PERSON_TEXT: who.name, **said},
+        text={"reason": reason} if reason else {},
     )
 
 
@@ -224,7 +222,4 @@ def _key(first: VouchedRow, last: VouchedRow, read: GovernanceReads) -> Reviewer
 
 
 def _named(read: GovernanceReads, rows: Iterable[VouchedRow]) -> Principal | None:
-    given = {row.event: row for row in rows}
-    people = read.principals(row["person"] for row in given.values())
-    found = rights.named(read, {e: (r, people[r["person"]]) for e, r in given.items() if r["person"] in people})
-    return next(iter(found.values()), None)
+    return next(iter(read.principals(row["person"] for row in rows).values()), None)

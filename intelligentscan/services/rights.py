@@ -1,12 +1,11 @@
 """Who may ask for what: the roles that signed events gave, and the one refusal of those who lack them.
 
 The truth is in the trail. A row that somebody wrote into the table past it gives nothing, and a revocation that
-somebody removed still counts. A role belongs to a name too: the event that gave it holds a salted digest of the
-name, so that changing who goes by which name, in a table that may be erased, moves no role to anybody else.
+somebody removed still counts.
 """
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -14,15 +13,12 @@ from intelligentscan.domain.errors import NotPermitted
 from intelligentscan.domain.people import EVERYWHERE, MATRIX, ROLES, Right, Role
 from intelligentscan.domain.text import untrusted, visible
 from intelligentscan.services.principal import person as acting_person
-from intelligentscan.stores.governance.chain import text_digest
 from intelligentscan.stores.governance.reads import GovernanceReads
 from intelligentscan.stores.governance.records import DEFAULT_WORKSPACE, Principal
 from intelligentscan.stores.governance.vouched import VouchedRow, vouched
 
 ROLE_GRANTED = "role.granted"
 ROLE_REVOKED = "role.revoked"
-PERSON_TEXT = "person"
-"""The text of an event that names whom it concerns; the chain holds its salted digest."""
 
 _BUILDERS: frozenset[Role] = frozenset({"owner", "developer"})
 _REVIEWERS: frozenset[Role] = frozenset({"reviewer"})
@@ -108,24 +104,16 @@ def roles_of(read: GovernanceReads, principal: Principal) -> dict[str, frozenset
 
 
 def own_roles(read: GovernanceReads, held: Iterable[Held], principal: Principal) -> list[Held]:
-    """Return those of the roles that were given to this principal, by id and by name."""
+    """Return those of the roles that were given to this principal."""
     known = read.find_principal(principal)
-    theirs = [h for h in held if h.person == known]
-    borne = named(read, {h.event: (h.row, principal) for h in theirs})
-    return [h for h in theirs if h.event in borne]
+    return [h for h in held if h.person == known]
 
 
 def bearers(read: GovernanceReads, held: Iterable[Held]) -> dict[int, Principal]:
     """Return who bears these roles, by event; nobody does if the name was erased or changed since."""
     given = list(held)
     people = read.principals(h.person for h in given)
-    return named(read, {h.event: (h.row, people[h.person]) for h in given if h.person in people})
-
-
-def named(read: GovernanceReads, given: Mapping[int, tuple[VouchedRow, Principal]]) -> dict[int, Principal]:
-    """Return those whom the event itself names, by event: rows with who goes by their principal id now."""
-    salts = read.salts(given, PERSON_TEXT) if given else {}
-    return {event: who for event, (row, who) in given.items() if _names(row, salts.get(event), who)}
+    return {h.event: people[h.person] for h in given if h.person in people}
 
 
 def require(read: GovernanceReads, right: Right, product: str | None, person: Principal | None = None) -> None:
@@ -196,16 +184,6 @@ def _by_product(held: Iterable[Held]) -> dict[str, frozenset[Role]]:
     for h in held:
         found[h.product] = found.get(h.product, frozenset()) | {h.role}
     return found
-
-
-def _names(row: VouchedRow, salt: str | None, principal: Principal) -> bool:
-    """Tell whether the event that made a row names this principal."""
-    if salt is None or row.facts.get("kind") != principal.kind:
-        return False
-    try:
-        return row.texts.get(PERSON_TEXT) == text_digest(bytes.fromhex(salt), principal.name)
-    except ValueError:  # the salt was overwritten
-        return False
 
 
 def _not_permitted(right: Right, product: str | None, who: Principal, has: set[Role]) -> NotPermitted:

@@ -100,7 +100,7 @@ def revoke(stores: Stores, asked: Change) -> RoleChange:
             _refuse_last(rights.bearers(unit.read, same), found)
         who = unit.read.principal_of(found.person) or Principal("os-user", found.person)
         row = _row(change.role, change.product, found.person, granted=0)
-        event = unit.append(_act(ROLE_REVOKED, who, change, {"role": [row]}))
+        event = unit.append(_act(ROLE_REVOKED, change, found.person, row))
         return _change(change, who, granted=False, changed=True, event=event.seq)
 
 
@@ -139,8 +139,9 @@ def give(
     """
     refuse_both_sides(unit.read, held, who, role, product)
     change = Change(role, who.name, product, reason, None)
-    row = _row(role, product, unit.principal(who), granted=1)
-    return unit.append(_act(ROLE_GRANTED, who, change, {"role": [row]}, first=first)).seq
+    holder = unit.principal(who)
+    row = _row(role, product, holder, granted=1)
+    return unit.append(_act(ROLE_GRANTED, change, holder, row, first=first)).seq
 
 
 def refuse_both_sides(
@@ -228,18 +229,15 @@ def _row(role: Role, product: str | None, principal_id: str, *, granted: int) ->
     }
 
 
-def _act(
-    action: str, who: Principal, change: Change, rows: dict[str, list[dict[str, Any]]], *, first: bool = False
-) -> Act:
-    facts: dict[str, Any] = {"role": change.role, "product": change.product, "kind": who.kind}
-    said = {"reason": change.reason} if change.reason else {}
+def _act(action: str, change: Change, principal_id: str, row: dict[str, Any], *, first: bool = False) -> Act:
+    facts: dict[str, Any] = {"role": change.role, "product": change.product, "person": principal_id}
     return Act(
         action,
         person(),
         Subject(workspace=DEFAULT_WORKSPACE),
         facts=facts | ({"first": True} if first else {}),
-        rows=rows,
-        text={rights.PERSON_TEXT: who.name, **said},
+        rows={"role": [row]},
+        text={"reason": change.reason} if change.reason else {},
     )
 
 

@@ -16,6 +16,9 @@ from intelligentscan.domain.errors import InvalidArgument, TooLarge, TrailBroken
 from intelligentscan.stores.governance.canonical import NotCanonical, canonical, canonical_object, quoted
 
 GENESIS_PREV = "0" * 64
+ID_LENGTH = 40
+"""Characters of the id that stands for somebody: 160 bits."""
+SALT_BYTES = 16
 MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_INTEGER = 2**53 - 1
 _MAX_VERSION = 2**31 - 1
@@ -178,6 +181,18 @@ def text_digest(salt: bytes, text: str) -> str:
         return hashlib.sha256(salt + text.encode()).hexdigest()
     except UnicodeEncodeError as exc:
         raise InvalidArgument("A text holds half a character (a lone surrogate).", next="write it anew.") from exc
+
+
+def principal_id(salt: bytes, kind: str, name: str) -> str:
+    """Return the id that stands for somebody in the trail: a salted digest of who they are.
+
+    So a name, which lies outside the trail and may be erased, cannot be exchanged for another one: the id would
+    no longer fit. Without the salt, which is erased with the name, the id says nothing.
+
+    Raises:
+        InvalidArgument: the name holds half a character.
+    """
+    return text_digest(salt, f"{kind}\n{name}")[:ID_LENGTH]
 
 
 def row_from_record(event: EventRecord) -> dict[str, Any]:

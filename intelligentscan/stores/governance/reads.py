@@ -1,15 +1,15 @@
 """Questions to the governance database; each is a statement or two on an index."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
 from sqlalchemy import Connection, Row, Select, and_, func, or_, select, union
 
-from intelligentscan.domain.errors import TrailBroken
+from intelligentscan.domain.errors import InvalidArgument, TrailBroken
 from intelligentscan.domain.registry import Stage
-from intelligentscan.stores.governance.chain import record_from_row
+from intelligentscan.stores.governance.chain import ID_LENGTH, principal_id, record_from_row, text_digest
 from intelligentscan.stores.governance.key_events import BadKeyEvent, genesis_key, rotated_key
 from intelligentscan.stores.governance.records import (
     HistoryRow,
@@ -149,12 +149,18 @@ class GovernanceReads:
         return next((value for value in found if value is not None), None)
 
     def text_of(self, event: int, field: str) -> str | None:
-        """Return a free text of an event, None if it has none or it was erased."""
-        said = self.tables.free_text
-        found: str | None = self.connection.execute(
-            select(said.c.text).where(said.c.event == event, said.c.field == field)
-        ).scalar()
-        return found
+        """Return a free text of an event, None if it has none or it was erased or exchanged."""
+        return self.texts_of(event).get(field)
+
+    def texts_of(self, event: int) -> dict[str, str | None]:
+        """Return the free texts that an event binds, None for each that was erased or exchanged."""
+        trail, said = self.tables.event, self.tables.free_text
+        body = self.connection.execute(select(trail.c.body).where(trail.c.seq == event)).scalar()
+        digests: dict[str, str] = json.loads(body)["text"] if body else {}
+        if not digests:
+            return {}
+        rows = self.connection.execute(select(said).where(said.c.event == event)).all()
+        return dict.fromkeys(digests) | {row.field: row.text for row in rows if text_holds(digests, row)}
 
     def on_behalf_of(self, event: int) -> str | None:
         """Return the principal id of whom an event was done for."""
@@ -209,33 +215,23 @@ class GovernanceReads:
     def principal_ids(self, name: str) -> list[str]:
         """Return the ids of everybody who goes by this name."""
         table = self.tables.principal_name
-        return list(self.connection.execute(select(table.c.principal_id).where(table.c.name == name)).scalars())
+        return sorted(_named_in(self.connection.execute(select(table).where(table.c.name == name))))
 
     def find_principal(self, principal: Principal) -> str | None:
         """Return the id of a principal that has acted before."""
         table = self.tables.principal_name
-        query = select(table.c.principal_id).where(table.c.kind == principal.kind, table.c.name == principal.name)
-        found: str | None = self.connection.execute(query).scalar()
-        return found
+        query = select(table).where(table.c.kind == principal.kind, table.c.name == principal.name)
+        rows = self.connection.execute(query.order_by(table.c.principal_id))
+        return next((row.principal_id for row in rows if name_is_bound(row)), None)
 
     def principals(self, ids: Iterable[str]) -> dict[str, Principal]:
-        """Return who goes by these principal ids, as far as the names were not erased."""
+        """Return who these principal ids stand for, as far as the names were not erased or exchanged."""
         table = self.tables.principal_name
-        query = select(table).where(table.c.principal_id.in_(set(ids)))
-        return {
-            row.principal_id: Principal(cast("PrincipalKind", row.kind), row.name)
-            for row in self.connection.execute(query)
-        }
+        return _named_in(self.connection.execute(select(table).where(table.c.principal_id.in_(sorted(set(ids))))))
 
     def principal_of(self, principal_id: str) -> Principal | None:
-        """Return who goes by a principal id, None if the name was erased."""
+        """Return who a principal id stands for, None if the name was erased or exchanged."""
         return self.principals([principal_id]).get(principal_id)
-
-    def salts(self, events: Iterable[int], field: str) -> dict[int, str]:
-        """Return the salts of one free text of these events, by event; of erased texts there is none."""
-        said = self.tables.free_text
-        query = select(said.c.event, said.c.salt).where(said.c.event.in_(list(events)), said.c.field == field)
-        return {row.event: row.salt for row in self.connection.execute(query)}
 
     def seq_at(self, at: int) -> int:
         """Return the last event at or before a time in ms since the epoch, 0 if there is none."""
@@ -308,14 +304,11 @@ class GovernanceReads:
     def _with_texts(self, rows: list[Row[Any]]) -> list[HistoryRow]:
         if not rows:
             return []
-        people, texts = self.tables.principal_name, self.tables.free_text
+        texts = self.tables.free_text
         bodies = {r.seq: json.loads(r.body) for r in rows}
         meant = {seq: _people_in(body.get("facts", {})) for seq, body in bodies.items()}
         ids = {i for r in rows for i in (r.actor, r.on_behalf_of, *meant[r.seq]) if i}
-        names = {
-            r.principal_id: r.name
-            for r in self.connection.execute(select(people).where(people.c.principal_id.in_(ids)))
-        }
+        names = {i: who.name for i, who in self.principals(ids).items()}
         said: dict[int, dict[str, str]] = {}
         for r in self.connection.execute(select(texts).where(texts.c.event.in_([r.seq for r in rows]))):
             said.setdefault(r.event, {})[r.field] = r.text
@@ -336,6 +329,31 @@ class GovernanceReads:
             )
             for r in rows
         ]
+
+
+def text_holds(digests: Mapping[str, str], row: Row[Any]) -> bool:
+    """Tell whether a row of `free_text` is a text that its event binds by one of these digests."""
+    try:
+        return bool(digests[row.field] == text_digest(bytes.fromhex(row.salt), row.text))
+    except (InvalidArgument, KeyError, TypeError, ValueError, AttributeError):
+        return False
+
+
+def name_is_bound(row: Row[Any]) -> bool:
+    """Tell whether a row of `principal_name` names whom its id was made for."""
+    try:
+        return bool(row.principal_id == principal_id(bytes.fromhex(row.salt), row.kind, row.name))
+    except (InvalidArgument, TypeError, ValueError):  # no salt, or none that is one
+        return False
+
+
+def _named_in(rows: Iterable[Row[Any]]) -> dict[str, Principal]:
+    """Return the people of rows that are right. The ids of the first release bind nothing; they are shorter."""
+    return {
+        row.principal_id: Principal(cast("PrincipalKind", row.kind), row.name)
+        for row in rows
+        if len(row.principal_id) != ID_LENGTH or name_is_bound(row)
+    }
 
 
 _REFERS = ("approved_by", "account", "person", "requester")

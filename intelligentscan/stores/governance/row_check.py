@@ -10,9 +10,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, Table, exists, select
 from sqlalchemy.exc import DBAPIError
 
-from intelligentscan.domain.errors import InvalidArgument, TrailBroken
-from intelligentscan.stores.governance.chain import MAX_INTEGER, EventRecord, text_digest
+from intelligentscan.domain.errors import TrailBroken
+from intelligentscan.stores.governance.chain import ID_LENGTH, MAX_INTEGER, EventRecord
 from intelligentscan.stores.governance.export import BATCH, is_undecodable, stored_events
+from intelligentscan.stores.governance.reads import name_is_bound, text_holds
 from intelligentscan.stores.governance.report import Problems, RowReport
 from intelligentscan.stores.governance.signed_rows import Comparison, Values, forged, shapes_of, signed_rows
 from intelligentscan.stores.governance.tables import GovernanceTables
@@ -21,8 +22,8 @@ from intelligentscan.stores.governance.tables import GovernanceTables
 def verify_rows(connection: Connection, tables: GovernanceTables) -> RowReport:
     """Compare every row of every governing table with the events, in one ordered pass over all of them.
 
-    Free text is compared with its digest as far as it was not erased. Memory stays bounded; the number of statements
-    does not grow with the trail.
+    Free text and names are compared with their digests as far as they were not erased. Memory stays
+    bounded; the number of statements does not grow with the trail.
 
     Args:
         connection: open on the governance database, in a transaction.
@@ -50,6 +51,7 @@ class _Pass:
             head = self._connection.execute(last).scalar() or 0
             self._walk(head)
             self._beyond(head)
+            self._names()
         except (DBAPIError, UnicodeDecodeError) as exc:
             if not is_undecodable(exc):
                 raise
@@ -100,10 +102,18 @@ class _Pass:
     def _texts(self, event: EventRecord, texts: "_Stream") -> None:
         for _ in texts.before(event.seq):
             pass  # the text of an event that is not there governs nothing
+        digests = _digests(event)
         for row in texts.of(event.seq):
-            if not _text_holds(event, row):
+            if not text_holds(digests, row):
                 message = f"A free text of event {event.seq} is not the one that was signed."
                 self._problems.add(event.seq, "CHANGED_TEXT", message)
+
+    def _names(self) -> None:
+        names = self._tables.principal_name
+        for row in self._connection.execute(select(names).execution_options(yield_per=BATCH)):
+            if len(row.principal_id) == ID_LENGTH and not name_is_bound(row):
+                message = f"The name of {row.principal_id} is not the one that its id was made for."
+                self._problems.add(None, "CHANGED_NAME", message)
 
     def _beyond(self, head: int) -> None:
         event = self._tables.event
@@ -142,9 +152,8 @@ class _Stream:
         self.event = self._next._mapping["event"] if self._next is not None else None
 
 
-def _text_holds(event: EventRecord, row: Row[Any]) -> bool:
+def _digests(event: EventRecord) -> dict[str, str]:
     try:
-        digests = event.body["text"]
-        return bool(digests[row.field] == text_digest(bytes.fromhex(row.salt), row.text))
-    except (TrailBroken, InvalidArgument, KeyError, TypeError, ValueError, AttributeError):
-        return False
+        return event.body["text"] or {}
+    except (TrailBroken, KeyError, TypeError):
+        return {}

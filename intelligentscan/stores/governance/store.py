@@ -6,7 +6,6 @@ methods join (`joint`); otherwise it is a transaction of the governance database
 
 import secrets
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -18,7 +17,9 @@ from intelligentscan._signing import KeyFolder, SigningKey
 from intelligentscan.domain.errors import GuardsBroken, KeyUnavailable, NotAdopted, TrailBroken
 from intelligentscan.stores.governance.chain import (
     GENESIS_PREV,
+    SALT_BYTES,
     EventRecord,
+    principal_id,
     record_from_row,
     row_from_record,
     signature_holds,
@@ -197,12 +198,13 @@ class GovernedUnit:
         return event
 
     def principal(self, principal: Principal) -> str:
-        """Return the id of somebody; a random one is made for who acts for the first time."""
+        """Return the id of somebody; one is made for who acts for the first time."""
         known = self.read.find_principal(principal)
         if known is not None:
             return known
-        made = uuid.uuid4().hex
-        row = {"principal_id": made, "kind": principal.kind, "name": principal.name}
+        salt = secrets.token_bytes(SALT_BYTES)
+        made = principal_id(salt, principal.kind, principal.name)
+        row = {"principal_id": made, "kind": principal.kind, "name": principal.name, "salt": salt.hex()}
         self.connection.execute(insert(self._tables.principal_name).values(**row))
         return made
 
@@ -269,7 +271,7 @@ class GovernedUnit:
         if self._key is None:
             raise KeyUnavailable("There is no signing key.", next="run 'intelligentscan doctor'.")
         head = self._head
-        salts = {name: secrets.token_bytes(16) for name in act.text}
+        salts = {name: secrets.token_bytes(SALT_BYTES) for name in act.text}
         self._salts = salts
         body: dict[str, Any] = {
             "facts": act.facts,

@@ -2,8 +2,8 @@
 
 `event` is the audit trail. Every other table that governs (`GOVERNING`) is a projection of it: a row names
 the event that made it, and that event's signed body holds the row again. A row without such an event
-counts for nothing. Only `free_text`, of which the chain holds salted digests, and `principal_name`, which
-gives names to the chain's random ids, may be erased.
+counts for nothing. Only `free_text`, of which the chain holds salted digests, and `principal_name`, whose
+ids are salted digests of the names, may be erased.
 """
 
 from dataclasses import dataclass
@@ -315,7 +315,8 @@ def governance_tables(dialect: str) -> GovernanceTables:
             Column("principal_id", String(64), primary_key=True),
             Column("kind", String(20), nullable=False),
             Column("name", String(256), nullable=False),
-            UniqueConstraint("kind", "name", name="gov_principal_kind_name"),
+            Column("salt", String(64)),
+            Index("gov_principal_name_of", "kind", "name"),
         ),
         free_text=table(
             "free_text",

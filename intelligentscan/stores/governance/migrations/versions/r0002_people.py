@@ -32,6 +32,10 @@ def upgrade() -> None:
         )
 
     index("gov_event_action", "event", "action", "seq")
+    with op.batch_alter_table(f"{prefix}principal_name", schema=schema) as names:
+        names.drop_constraint("gov_principal_kind_name", type_="unique")
+        names.add_column(sa.Column("salt", sa.String(64)))
+    index("gov_principal_name_of", "principal_name", "kind", "name")
     table(
         "product",
         made_by(),
