@@ -9,6 +9,9 @@ and has the kernel kill the child when its parent dies, even by SIGKILL. A `pree
 Python between fork and exec, which can dead-lock in a server with threads; an interpreter as launcher costs 20 ms per
 child, these cost 2. What is missing (other systems, namespaces forbidden) is left out, and the result says whether the
 network was blocked.
+
+A limit of memory is for the whole session of the child: its resident memory is summed from /proc while it runs. The
+kernel's own limits count address space per process, which programs reserve far more of than they use.
 """
 
 import contextlib
@@ -24,6 +27,7 @@ from pathlib import Path
 from typing import Literal
 
 import anyio
+import anyio.to_thread
 from anyio.abc import ByteReceiveStream, ByteSendStream, Process
 
 Network = Literal["blocked", "not blocked"]
@@ -34,6 +38,8 @@ _MAX_FILE_BYTES = 1024 * MIB
 _MAX_MEMORY_BYTES = 16 * 1024 * MIB
 _MAX_ERROR_BYTES = MIB
 _PROBE_TIMEOUT_S = 5.0
+_MEMORY_LOOK_S = 0.25
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,7 @@ class ProcessResult:
     timed_out: bool
     duration_s: float
     network: Network
+    out_of_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,21 @@ class _Capture:
         room = self.limit - len(self.data)
         self.data += chunk[:room]
         self.truncated = self.truncated or len(chunk) > room
+
+
+class _Memory:
+    """Ends a session that uses more resident memory than it may."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self.exceeded = False
+
+    async def watch(self, session: int) -> None:
+        while self._limit is not None and not self.exceeded:
+            if await anyio.to_thread.run_sync(_resident_bytes, session) > self._limit:
+                self.exceeded = True
+                _kill_group(session)
+            await anyio.sleep(_MEMORY_LOOK_S)
 
 
 _launcher: _Launcher | None = None
@@ -123,6 +145,7 @@ async def run(
     max_output: int = 64 * MIB,
     network: bool = False,
     background: bool = False,
+    max_memory: int | None = None,
 ) -> ProcessResult:
     """Run a program to its end and return what it wrote.
 
@@ -135,6 +158,8 @@ async def run(
         max_output: bound on standard output; a program that writes more is killed.
         network: whether the child may use the network; False blocks it where the system can.
         background: whether the child gives way to other work.
+        max_memory: bytes of resident memory that the child and its descendants may use together; one that uses more is
+            killed and `out_of_memory` is set. Only kept where there is /proc; looked at four times a second.
 
     Raises:
         OSError: the program is missing, not executable, or could not be started.
@@ -153,6 +178,7 @@ async def run(
         stdin=stdin,
         max_output=max_output,
         network="not blocked" if network or not launcher.no_network else "blocked",
+        max_memory=max_memory,
     )
 
 
@@ -165,9 +191,11 @@ async def _run(
     stdin: bytes | None,
     max_output: int,
     network: Network,
+    max_memory: int | None = None,
 ) -> ProcessResult:
     started = time.perf_counter()
     out, err = _Capture(max_output), _Capture(_MAX_ERROR_BYTES)
+    memory = _Memory(max_memory)
     # Shielded, so that a cancellation cannot fall between the start and the `try` that kills.
     with anyio.CancelScope(shield=True):
         process = await anyio.open_process(
@@ -187,7 +215,10 @@ async def _run(
                 if process.stdout is not None and process.stderr is not None:
                     group.start_soon(_drain, process.stdout, out, process.pid)
                     group.start_soon(_drain, process.stderr, err, None)
-                await process.wait()
+                async with anyio.create_task_group() as watching:
+                    watching.start_soon(memory.watch, process.pid)
+                    await process.wait()
+                    watching.cancel_scope.cancel()
                 # A grandchild that kept the pipes open would hold the readers until the deadline.
                 _kill_group(process.pid)
     finally:
@@ -201,6 +232,7 @@ async def _run(
         timed_out=deadline.cancelled_caught,
         duration_s=time.perf_counter() - started,
         network=network,
+        out_of_memory=memory.exceeded,
     )
 
 
@@ -232,6 +264,24 @@ def _kill_group(pid: int) -> None:
     # The child leads its own session, so its pid is the group's; the kernel keeps the number while a member lives.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
+
+
+def _resident_bytes(session: int) -> int:
+    """Return the resident memory of all processes of a session; shared pages count for each; 0 without /proc.
+
+    Fields of /proc/PID/stat after the name in brackets: state, parent, group, session, …; the 22nd of them is the
+    resident pages (proc_pid_stat(5)).
+    """
+    total = 0
+    with contextlib.suppress(OSError), os.scandir("/proc") as entries:
+        for entry in entries:
+            if not entry.name.isdigit():
+                continue
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                fields = Path(entry.path, "stat").read_bytes().rpartition(b")")[2].split()
+                if int(fields[3]) == session:
+                    total += int(fields[21]) * _PAGE_BYTES
+    return total
 
 
 async def _find_launcher() -> _Launcher:

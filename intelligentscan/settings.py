@@ -48,6 +48,7 @@ class Settings(BaseSettings):
     tools: Annotated[tuple[str, ...] | None, NoDecode] = None
     exclude_tools: Annotated[tuple[str, ...], NoDecode] = ()
     read_only: bool = False
+    engine_programs: Annotated[tuple[Path, ...], NoDecode] = ()
     deadline_s: float = Field(30.0, gt=0, le=600, description="Longest wait for one answer of the store, seconds.")
     confirm_deadline_s: float = Field(
         120.0, gt=0, le=600, description="Longest wait in a call for a person's answer, seconds."
@@ -71,6 +72,18 @@ class Settings(BaseSettings):
         if not isinstance(value, list | tuple) or not all(isinstance(part, str | Path) for part in value):
             return value  # None, or what the type of the setting refuses
         return tuple(Path(part).expanduser().absolute() for part in value)
+
+    @field_validator("engine_programs", mode="before")
+    @classmethod
+    def _programs(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = [part for part in value.split(os.pathsep) if part]
+        if not isinstance(value, list | tuple) or not all(isinstance(part, str | Path) for part in value):
+            return value
+        paths = tuple(Path(part).expanduser() for part in value)
+        if not all(path.is_absolute() for path in paths):
+            raise ValueError("programs of engines are absolute paths")
+        return paths
 
     @field_validator("toolsets", "tools", "exclude_tools", mode="before")
     @classmethod

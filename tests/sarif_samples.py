@@ -1,10 +1,16 @@
 """Builders of small SARIF documents in the manner of many producers, for the tests of the scanning room."""
 
 import json
+import re
 import subprocess
 import sys
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from jsonschema import Draft4Validator, FormatChecker
+from jsonschema.exceptions import best_match
 
 BIN = Path(sys.executable).parent
 
@@ -66,3 +72,27 @@ def ruff_of(*paths: Path, preview: bool = False) -> dict[str, Any]:
         check=True,
     )
     return json.loads(done.stdout)
+
+
+FORMATS = FormatChecker(formats=())
+_PATTERNS = {
+    "uri": r"[A-Za-z][A-Za-z0-9+.\-]*:(?:[!$&-;=?-Z_a-z~#\[\]]|%[0-9A-Fa-f]{2})*",
+    "uri-reference": r"(?:[!$&-;=?-Z_a-z~#\[\]]|%[0-9A-Fa-f]{2})*",
+    "date-time": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z",
+}
+for _name, _pattern in _PATTERNS.items():
+    FORMATS.checks(_name)(lambda value, _pattern=_pattern: bool(re.fullmatch(_pattern, value)))
+
+
+@cache
+def sarif_schema() -> Draft4Validator:
+    """Return a validator of the OASIS schema, formats of URIs and times included."""
+    text = files("intelligentscan.scanners").joinpath("schemas/sarif-2.1.0.json").read_text("utf-8")
+    return Draft4Validator(json.loads(text), format_checker=FORMATS)
+
+
+def check_schema(document: Any) -> None:
+    """Fail if a document is not valid by the OASIS schema, as JSON readers elsewhere see it."""
+    seen = json.loads(json.dumps(document, allow_nan=False))
+    if (worst := best_match(sarif_schema().iter_errors(seen))) is not None:
+        raise AssertionError(f"{worst.json_path}: {worst.message[:500]}")

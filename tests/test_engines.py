@@ -336,7 +336,7 @@ async def test_a_time_limit_fails_the_files_it_did_not_reach(root, monkeypatch):
 
 async def test_a_missing_engine_is_partial_and_if_it_is_the_only_one_a_refusal(root, monkeypatch):
     write(root, {"a.py": EVAL})
-    monkeypatch.setattr(Ruff, "program", lambda self: [str(root / "no-such-ruff")])
+    monkeypatch.setattr(Ruff, "program", lambda self, *_: [str(root / "no-such-ruff")])
     monkeypatch.setitem(ENGINES, "ruff", Ruff())
 
     report = await scan(root)

@@ -1,54 +1,31 @@
 """Findings of two scans: what is new, fixed, persisting, and what cannot be told."""
 
+import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sarif_samples import bandit_of, ruff_of
+from scan_world import ENGINES, FILES, RULES, counts, finding, record
 
 from intelligentscan.domain.errors import StoreBroken
 from intelligentscan.domain.scan import EngineCoverage, Finding
+from intelligentscan.scanners import passes
+from intelligentscan.scanners.file_sketch import FileSketch
+from intelligentscan.scanners.findings_file import findings_of
 from intelligentscan.scanners.fingerprint import Sighting, fingerprints
 from intelligentscan.scanners.interface import ScanReport, Vcs
-from intelligentscan.scanners.matching import Matching, match
+from intelligentscan.scanners.matching import match
 from intelligentscan.scanners.sarif_reader import read_sarif
 from intelligentscan.scanners.scan_record import ScanRecord
-
-FILES = frozenset({"a.py", "b.py", "c.py"})
-RULES = {"bandit": ("B101", "B602"), "ruff": ("S101", "S602")}
-ENGINES = {"bandit": "1.9.4", "ruff": "0.17.6"}
-
-
-def finding(
-    engine: str = "ruff",
-    rule: str = "S602",
-    path: str | None = "a.py",
-    text: str = "x",
-    line: int = 1,
-    **more,
-) -> Finding:
-    (value,) = fingerprints([Sighting(engine, rule, path, text, line)])
-    return Finding(
-        rule=rule, engine=engine, severity="high", severity_source="test", message="m", path=path, line=line,
-        **{"fingerprint": value, **more},
-    )  # fmt: skip
-
-
-def record(*findings: Finding, **more) -> ScanRecord:
-    facts = {"engines": ENGINES, "rules_run": RULES, "files": FILES, **more}
-    return ScanRecord(findings=findings, **facts)
-
-
-def counts(matching: Matching) -> tuple[int, int, int, int]:
-    return matching.new, matching.fixed, matching.persisting, matching.not_comparable
 
 
 def test_an_identical_scan_changes_nothing():
     scan = record(finding(), finding("bandit", "B602"), finding(text="y", line=9))
     matching = match(scan, scan)
     assert counts(matching) == (0, 0, 3, 0)
-    assert {change.method for change in matching.current} == {"fingerprint/1"}
+    assert {change.method for change in matching.current} == {passes.SAME_TEXT}
     assert all(change.previous == change.finding for change in matching.current)
 
 
@@ -84,7 +61,9 @@ def test_the_same_line_seen_by_two_engines_stays_two_findings():
         ({"uncertain": frozenset({"ruff"})}, "ruff failed in part in the second scan, without saying on which files"),
         ({"engines": {**ENGINES, "ruff": "0.18.0"}}, "ruff has another version in the second scan"),
         ({"scope": "src"}, "the two scans cover different folders of the repository"),
-        ({"fingerprint_version": "2"}, "the fingerprints of the two scans were made in different ways"),
+        ({"left_out": frozenset({"a.py"})}, "the path was excluded from the second scan"),
+        ({"rulesets": {"ruff": "own 1"}}, "ruff had another rule set in the second scan"),
+        ({"partial": True}, "the second scan is partial, and nothing counts as fixed in a partial scan"),
     ],
 )
 def test_absence_proves_nothing_when_the_second_scan_did_not_look(change, reason):
@@ -206,10 +185,74 @@ def test_comparing_with_itself_changes_nothing(findings):
     assert matching.persisting == sum(f.counts for f in findings)
 
 
-def test_three_thousand_equal_lines_are_matched_in_order():
-    prints = fingerprints([Sighting("ruff", "S602", "a.py", "x", line) for line in range(1, 3001)])
-    many = [finding(line=line, fingerprint=value) for line, value in enumerate(prints, start=1)]
-    assert counts(match(record(*many), record(*many[:-1]))) == (0, 1, 2999, 0)
+class TestProducerFingerprints:
+    def prints(self, *values: str | None, key: str = "matchBasedId/v1", text: str = "old") -> ScanRecord:
+        found = [
+            finding(text=f"{text}{n}", line=n + 1, message=f"{text}{n}", producer_fingerprints={key: v} if v else {})
+            for n, v in enumerate(values)
+        ]
+        return record(*found)
+
+    def persisting(self, one: tuple[str | None, ...], other: tuple[str | None, ...], **more: str) -> int:
+        return match(self.prints(*one, **more), self.prints(*other, text="new", **more)).persisting
+
+    def test_a_value_that_one_result_of_each_scan_has_identifies_it(self):
+        matching = match(self.prints("aaaaaaaa1", "bbbbbbbb2"), self.prints("bbbbbbbb2", "cccccccc3", text="new"))
+        assert counts(matching) == (1, 1, 1, 0)
+        assert (matching.current[0].method, matching.current[0].previous.line) == (passes.PRODUCER, 2)
+
+    @pytest.mark.parametrize("value", ["requires login", "4", "", "not available"])
+    def test_placeholders_and_counters_identify_nothing(self, value):
+        assert self.persisting((value, "aaaaaaaa1"), (value, "bbbbbbbb2")) == 0
+
+    def test_a_value_of_several_results_or_of_all_scans_identifies_nothing(self):
+        assert self.persisting(("same-value", "same-value", "other-one"), ("same-value", "another-1")) == 0
+        assert self.persisting(("constant-1", None), ("constant-1", None)) == 0
+
+    def test_a_value_identifies_nothing_across_rules(self):
+        before = record(finding(text="a", producer_fingerprints={"k": "aaaaaaaa1"}), finding(text="b", line=2))
+        after = finding(rule="S101", text="c", producer_fingerprints={"k": "aaaaaaaa1"})
+        assert match(before, record(after)).persisting == 0
+
+
+class TestOldRuns:
+    """Runs logged before sketches, contexts and methods were kept."""
+
+    OLD = json.dumps(
+        {"format": 1, "fingerprint_version": "1", "scope": "", "engines": ENGINES, "uncertain": [],
+         "files": sorted(FILES), "rules_run": {engine: list(rules) for engine, rules in RULES.items()},
+         "failed_files": {"ruff": ["c.py", "sub/"]}}
+    )  # fmt: skip
+    LINE = (
+        '{"rule":"S602","engine":"ruff","severity":"high","severity_source":"s","message":"m","path":"a.py","line":%d,'
+        '"column":1,"end_line":null,"snippet":"%s","symbol":null,"cwe":[],"fingerprint":"%s",'
+        '"producer_fingerprints":{},"suppressed":false,"baseline_state":null,"kind":"fail"}'
+    )
+
+    def read(self, *lines: str) -> ScanRecord:
+        return ScanRecord.from_json(self.OLD, findings_of(lines))
+
+    def test_they_are_read_and_matched_by_text_and_fingerprint(self):
+        old = self.read(self.LINE % (3, "call(x)", "f1"), self.LINE % (9, "shown differently", "f2"))
+        kept = finding(text="# call( x )"[2:], line=30, fingerprint="f7")
+        hidden = finding(text="[redacted]", line=90, fingerprint="f2")
+        matching = match(old, record(kept, hidden))
+        assert [c.method for c in matching.current] == [passes.SAME_TEXT, passes.FINGERPRINT]
+        assert counts(matching) == (0, 0, 2, 0)
+
+    def test_a_changed_line_of_the_same_number_is_recognised(self):
+        old = self.read(self.LINE % (3, "call(one_argument, shell=True)", "f1"))
+        assert counts(match(old, record(finding(text="call(other_argument, shell=True)", line=3)))) == (0, 0, 1, 0)
+
+    def test_what_they_left_out_or_failed_on_is_not_fixed(self):
+        assert counts(match(record(finding(path="sub/x.py"), finding(path="c.py")), self.read())) == (0, 0, 0, 2)
+        assert counts(match(record(finding(path="b.py")), self.read())) == (0, 1, 0, 0)
+
+    def test_fingerprints_made_in_another_way_are_not_compared_but_texts_are(self):
+        other = record(finding(text="call(x)", line=8), finding(text="y", fingerprint="f1"), fingerprint_version="0")
+        matching = match(self.read(self.LINE % (3, "call(x)", "f1")), other)
+        assert counts(matching) == (1, 0, 1, 0)
+        assert matching.current[0].method == passes.SAME_TEXT
 
 
 class TestRecord:
@@ -225,11 +268,17 @@ class TestRecord:
 
     def test_it_comes_back_from_its_artifact_as_it_was(self):
         failed = {"ruff": frozenset({"ü.py"})}
-        scan = record(finding(), failed_files=failed, uncertain=frozenset({"bandit"}), scope="src")
+        sketches = {"a.py": FileSketch.of(["x=1", "", "y=2"])}
+        scan = record(
+            finding(), failed_files=failed, uncertain=frozenset({"bandit"}), scope="src", partial=True,
+            left_out=frozenset({"b.py"}), commit="0" * 40, rulesets={"ruff": "x"}, sketches=sketches,
+        )  # fmt: skip
         again = ScanRecord.from_json(scan.to_json(), scan.findings)
         assert again == scan
 
-    @pytest.mark.parametrize("text", ["", "[]", '{"format": 2}', "null", '{"format": 1, "engines": []}', "[" * 9999])
+    @pytest.mark.parametrize(
+        "text", ["", "[]", '{"format": 3}', '{"format": 2}', "null", '{"format": 1, "engines": []}', "[" * 9999]
+    )
     def test_a_changed_artifact_is_refused(self, text):
         with pytest.raises(StoreBroken):
             ScanRecord.from_json(text, ())

@@ -219,3 +219,18 @@ def test_system_programs_are_found_without_a_path(monkeypatch):
 
     assert found is not None
     assert found.is_absolute()
+
+
+@pytest.mark.skipif(not LINUX, reason="the memory of a group is read from /proc")
+async def test_a_group_that_uses_too_much_memory_together_is_ended(tmp_path):
+    mark = unique_seconds()
+    hungry = f"x = bytearray(100 * 2**20); import time; time.sleep({mark})"
+    command = f"{sys.executable} -c '{hungry}'"
+
+    over = await sh(f"{command} & {command} & wait", tmp_path, max_memory=180 * 2**20)
+    below = await sh(f"{sys.executable} -c 'x = bytearray(50 * 2**20)'", tmp_path, max_memory=180 * 2**20)
+
+    assert over.out_of_memory
+    assert not over.timed_out
+    assert not alive(mark)
+    assert (below.exit_code, below.out_of_memory) == (0, False)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sarif_samples import at, bandit_of, log, result, ruff_of, run
 
-from intelligentscan.domain.errors import SarifInvalid
 from intelligentscan.scanners.redaction import collect_secrets, redact_findings, redact_sarif
+from intelligentscan.scanners.sarif_document import parse_sarif, sarif_pieces
 from intelligentscan.scanners.sarif_reader import read_sarif
 from intelligentscan.scanners.secret_text import (
     REDACTED,
@@ -221,12 +221,15 @@ class TestOtherProducers:
         assert second["message"]["text"] == "a user chose a password"
         assert second["locations"][0]["physicalLocation"]["region"]["snippet"]["text"] == f'x = "{REDACTED}"'
 
-    def test_absurd_nesting_is_refused(self):
+    def test_absurd_nesting_is_cut_off_and_costs_nothing_else(self):
         deep: list[object] = []
         for _ in range(400):
             deep = [deep]
-        with pytest.raises(SarifInvalid, match="nested"):
-            redact_sarif(log(run([result(properties={"deep": deep})])))
+        for as_text in (False, True):
+            safe = redact_sarif(log(run([result(properties={"deep": deep}), result("R2")])), as_text=as_text)
+            text = b"".join(sarif_pieces(safe)).decode()
+            assert "[nested too deeply]" in text
+            assert [found.rule for found in read_sarif(parse_sarif(text)).findings] == ["R1", "R2"]
 
     def test_a_long_unfinished_quote_shows_nothing_of_its_value(self):
         value = "k" + "0123456789" * 500

@@ -192,7 +192,6 @@ class TestKindsAndStates:
         finding = only(log(run([result(baselineState="absent")])))
         assert finding.baseline_state == "absent"
         assert not finding.counts
-        assert only(log(run([result(baselineState="existing")]))).baseline_state is None
 
     def test_no_results_is_not_the_same_as_an_empty_list(self):
         silent = read(log(run(None)))

@@ -5,57 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sarif_samples import at, bandit_of, log, result, ruff_of, run
+from sarif_samples import at, bandit_of, check_schema, log, result, ruff_of, run
 
-from intelligentscan.domain.scan import EngineCoverage, Finding
+from intelligentscan.domain.scan import EngineCoverage, Finding, Suppression
 from intelligentscan.scanners.config import ScanConfig
 from intelligentscan.scanners.interface import ScanReport, Vcs
 from intelligentscan.scanners.redaction import redact_sarif
+from intelligentscan.scanners.report_view import RunFacts
 from intelligentscan.scanners.sarif_reader import parse_sarif, read_sarif
 from intelligentscan.scanners.sarif_writer import combined
-
-# The objects we write, with the properties that SARIF 2.1.0 allows in them and (!) demands; it allows no others.
-SHAPES = {
-    "log": "$schema version! runs! inlineExternalProperties properties",
-    "runs": "tool! invocations versionControlProvenance originalUriBaseIds automationDetails columnKind results "
-    "properties artifacts baselineGuid taxonomies",
-    "tool": "driver! extensions properties",
-    "driver": "name! version semanticVersion rules informationUri organization properties",
-    "rules": "id! name shortDescription fullDescription helpUri help defaultConfiguration relationships properties",
-    "results": "ruleId ruleIndex level kind message! locations partialFingerprints fingerprints suppressions "
-    "baselineState properties",
-    "message": "text markdown id arguments",
-    "shortDescription": "text! markdown",
-    "description": "text markdown id arguments",
-    "locations": "physicalLocation logicalLocations message",
-    "physicalLocation": "artifactLocation region contextRegion",
-    "artifactLocation": "uri uriBaseId index description",
-    "region": "startLine endLine startColumn endColumn snippet message",
-    "snippet": "text binary rendered",
-    "logicalLocations": "name fullyQualifiedName decoratedName kind index",
-    "suppressions": "kind! status justification location guid",
-    "invocations": "executionSuccessful! exitCode startTimeUtc endTimeUtc toolExecutionNotifications",
-    "toolExecutionNotifications": "message! level locations descriptor",
-    "automationDetails": "id guid description",
-    "versionControlProvenance": "repositoryUri! revisionId branch mappedTo",
-    "mappedTo": "uri uriBaseId",
-}
-FREE = {"properties", "partialFingerprints", "originalUriBaseIds"}
-
-
-def check(value: Any, name: str = "log") -> None:
-    """Fail if an object has a property that SARIF does not know, or lacks one that it demands."""
-    if isinstance(value, list):
-        assert value or name in ("results", "runs", "rules"), f"{name} is empty"
-        for item in value:
-            check(item, name)
-    elif isinstance(value, dict) and name not in FREE:
-        shape = SHAPES[name].split()
-        allowed, due = {key.rstrip("!") for key in shape}, {key[:-1] for key in shape if key.endswith("!")}
-        assert value.keys() <= allowed, (name, value.keys() - allowed)
-        assert due <= value.keys(), (name, due - value.keys())
-        for key, item in value.items():
-            check(item, key)
 
 
 def finding(**more: Any) -> Finding:
@@ -85,12 +43,12 @@ def report(*findings: Finding, **more: Any) -> ScanReport:
 
 
 def test_every_finding_is_there_with_its_place_state_and_identity():
-    (run,) = combined(report(finding()), run_id="a" * 32)["runs"]
+    (run,) = combined(report(finding(line_hash="5a5a:1")), RunFacts(run_id="a" * 32))["runs"]
     (result,) = run["results"]
     assert result["ruleId"] == run["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == "S602"
     assert result["level"] == "error"
     assert result["properties"]["severity"] == "critical"
-    assert result["partialFingerprints"] == {"intelligentscan/v1": "f" * 64}
+    assert result["partialFingerprints"] == {"intelligentscan/v1": "f" * 64, "primaryLocationLineHash": "5a5a:1"}
     place = result["locations"][0]["physicalLocation"]
     assert place["artifactLocation"] == {"uri": "src/%C3%BC%20b.py", "uriBaseId": "SRCROOT"}
     assert place["region"] == {"startLine": 3, "startColumn": 5, "endLine": 4, "snippet": {"text": "call()"}}
@@ -111,7 +69,7 @@ def test_all_forms_of_findings_make_valid_sarif():
     failed = {"ruff": tuple(f"bad{n}.py" for n in range(1500))}
     vcs = Vcs(url="git@example.org:team/app.git", commit="c" * 40, branch="main")
     made = combined(report(*findings, failed_files=failed, vcs=vcs, status="partial"))
-    check(made)
+    check_schema(made)
     json.dumps(made, allow_nan=False)
     assert [run["tool"]["driver"]["name"] for run in made["runs"]] == ["ruff", "other"]
     assert len(made["runs"][0]["invocations"][0]["toolExecutionNotifications"]) == 1001
@@ -120,7 +78,16 @@ def test_all_forms_of_findings_make_valid_sarif():
 def test_reading_it_back_gives_the_same_findings():
     findings = [
         finding(),
-        finding(rule="S101", severity="low", line=9, end_line=12, suppressed=True, cwe=["CWE-703"], symbol=None),
+        finding(
+            rule="S101",
+            severity="low",
+            line=9,
+            end_line=12,
+            cwe=["CWE-703"],
+            symbol=None,
+            suppressed=True,
+            suppression=Suppression(kind="external", justification="agreed"),
+        ),
         finding(rule="S602", path="https://example.org/x", line=None, column=None, end_line=None, snippet=None),
     ]
     again = read_sarif(parse_sarif(combined(report(*findings)))).findings
@@ -177,7 +144,7 @@ def test_real_scans_come_out_valid_described_and_without_machine_paths(tmp_path:
             target=str(root),
         )
     )
-    check(made)
+    check_schema(made)
     text = json.dumps(made)
     assert str(root) not in text
     assert "hunter2" not in text
@@ -194,5 +161,5 @@ def test_rules_of_an_import_are_described_as_its_scanner_did():
     made = combined(
         report(*reading.findings, coverage=(), rules_run=reading.rules_run, engine_sarif={"imported": document})
     )
-    check(made)
+    check_schema(made)
     assert made["runs"][0]["tool"]["driver"]["rules"] == [{"id": "X1", "shortDescription": {"text": "about X1"}}]

@@ -175,3 +175,14 @@ print(build(Settings.load()).settings.home)
 def test_a_user_without_an_account_needs_only_to_name_a_home() -> None:
     ended = run_plain(NO_HOME)
     assert ended.stdout.splitlines() == ["set INTELLIGENTSCAN_HOME to an absolute path.", "/elsewhere"], ended.stderr
+
+
+def test_programs_of_engines_are_absolute_paths(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings.load().engine_programs == ()
+    (own_home / "config.toml").write_text('engine_programs = ["/opt/a/semgrep", "/opt/b/checkov"]\n')
+    assert Settings.load().engine_programs == (Path("/opt/a/semgrep"), Path("/opt/b/checkov"))
+    monkeypatch.setenv("INTELLIGENTSCAN_ENGINE_PROGRAMS", f"/opt/c/semgrep{os.pathsep}/usr/bin/python3")
+    assert Settings.load().engine_programs == (Path("/opt/c/semgrep"), Path("/usr/bin/python3"))
+    monkeypatch.setenv("INTELLIGENTSCAN_ENGINE_PROGRAMS", "bin/semgrep")
+    with pytest.raises(InvalidArgument, match="engine_programs is wrong"):
+        Settings.load()

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import bench_governance
+import bench_scans
 
 BARE_SERVER = """
 from mcp.server.mcpserver import MCPServer
@@ -462,6 +463,7 @@ PARTS: dict[str, Callable[[Path, argparse.Namespace], Result]] = {
     "order": measure_order,
     "list": measure_list,
     **bench_governance.PARTS,
+    **bench_scans.PARTS,
 }
 
 if __name__ == "__main__":

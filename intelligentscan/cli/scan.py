@@ -55,7 +55,9 @@ def scan(
         str | None,
         typer.Option("--experiment", "-e", help="Name or id; made if missing. Default: vulnerability_scanning."),
     ] = None,
-    engines: Annotated[str | None, typer.Option(help="Engines, by comma: bandit,ruff. Default: all.")] = None,
+    engines: Annotated[
+        str | None, typer.Option(help="Engines, by comma. Default: bandit,ruff. 'doctor' lists the others.")
+    ] = None,
     config: Annotated[str | None, typer.Option(help="Scanning configuration (YAML), instead of --engines.")] = None,
     baseline: Baseline = None,
     format: Annotated[Format, typer.Option(help="What to print on stdout.")] = "table",

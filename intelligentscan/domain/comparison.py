@@ -43,6 +43,8 @@ class FindingsChange(Noun):
     fixed: int
     persisting: int
     not_comparable: int
+    moved: int = 0
+    reopened: int = 0
     reason: str | None = None
 
 

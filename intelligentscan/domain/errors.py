@@ -2,6 +2,7 @@
 
 IntelligentScanError
 ├── InvalidArgument            INVALID_ARGUMENT
+│   ├── EngineMissing          ENGINE_MISSING
 │   ├── InvalidName            INVALID_NAME
 │   ├── InvalidFilter          INVALID_FILTER
 │   ├── InvalidCursor          INVALID_CURSOR
@@ -81,6 +82,12 @@ class InvalidArgument(IntelligentScanError):
     """An argument is outside what the call accepts."""
 
     code = "INVALID_ARGUMENT"
+
+
+class EngineMissing(InvalidArgument):
+    """A scan asks for an engine that is not installed."""
+
+    code = "ENGINE_MISSING"
 
 
 class InvalidName(InvalidArgument):

@@ -12,6 +12,13 @@ ScanStatus = Literal["complete", "partial", "failed"]
 FindingState = Literal["new", "persisting", "moved", "fixed", "reopened", "suppressed", "not_comparable", "unmatched"]
 
 
+class Suppression(Noun):
+    """A finding set aside, as its scanner tells it."""
+
+    kind: Annotated[Literal["inSource", "external"], Field(description="By a comment in the source, or elsewhere.")]
+    justification: Annotated[str | None, Field(description="Untrusted text.")] = None
+
+
 class Finding(Noun):
     """One reported weakness, as it is stored with its run. Texts come from the target and the scanner."""
 
@@ -28,8 +35,13 @@ class Finding(Noun):
     symbol: str | None = None
     cwe: list[str] = []
     fingerprint: Annotated[str, Field(description="sha256 of rule, path, normalised line text and occurrence.")]
+    content_fingerprint: Annotated[str | None, Field(description="sha256 of rule and redacted line text.")] = None
+    context: Annotated[str | None, Field(description="Digest of the lines around it, without their literals.")] = None
+    secret_digest: Annotated[str | None, Field(description="Keyed digest of a reported secret's value.")] = None
+    line_hash: Annotated[str | None, Field(description="GitHub's primaryLocationLineHash of its line.")] = None
     producer_fingerprints: dict[str, str] = {}
     suppressed: bool = False
+    suppression: Suppression | None = None
     baseline_state: str | None = None
     kind: str = "fail"
 
@@ -60,7 +72,9 @@ class EngineCoverage(Noun):
     findings: int
     duration_s: float
     exit_code: int | None = None
-    network: Annotated[str, Field(description="blocked, or not blocked.")] = "not blocked"
+    network: Annotated[str, Field(description="blocked, not blocked, or needed (an online engine).")] = "not blocked"
+    ruleset: Annotated[str | None, Field(description="Name and digest of the rule files, for engines with such.")] = None
+    counts: Annotated[dict[str, int], Field(description="The engine's own counts, such as dependencies skipped.")] = {}
 
 
 class TopFinding(Noun):
@@ -108,6 +122,9 @@ class FindingRow(Noun):
     engine: str
     cwe: list[str]
     fingerprint: str
+    method: Annotated[str | None, Field(description="How it was recognised in the baseline.")] = None
+    reason: Annotated[str | None, Field(description="Why the state is not the plain one.")] = None
+    previous: Annotated[str | None, Field(description="Where the baseline had it, if elsewhere.")] = None
 
 
 class FindingList(Noun):
@@ -115,5 +132,5 @@ class FindingList(Noun):
 
     run_id: str
     total: int
-    findings: Annotated[list[FindingRow], Field(description="Untrusted text in rule, location and message.")]
+    findings: Annotated[list[FindingRow], Field(description="Untrusted text in rule, location, previous and message.")]
     next_cursor: str | None = None

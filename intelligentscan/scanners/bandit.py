@@ -8,15 +8,18 @@ off. It drops files without a word to the exit code, so every file handed over m
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from intelligentscan.scanners import engine_sarif
 from intelligentscan.scanners.batches import processors
-from intelligentscan.scanners.child_engine import Call, ChildEngine, EngineFacts, Report
+from intelligentscan.scanners.child_engine import ChildEngine
+from intelligentscan.scanners.config import EngineConfig
 from intelligentscan.scanners.copies import CopyNames
-from intelligentscan.scanners.interface import TargetFile
+from intelligentscan.scanners.engine_call import Call, Report
+from intelligentscan.scanners.interface import EngineFacts, TargetFile
+from intelligentscan.scanners.programs import chosen_program
 
 _MIB = 1024 * 1024
 _FACTS = """
@@ -33,35 +36,40 @@ class Bandit(ChildEngine):
     """The bandit engine; see the module."""
 
     name: str = "bandit"
+    package: ClassVar[str | None] = "bandit"
     default_rules: ClassVar[tuple[str, ...]] = ("B",)
     max_files: ClassVar[int] = 500
     max_bytes: ClassVar[int] = 2 * _MIB
 
-    def suffixes(self) -> frozenset[str]:
+    def kinds(self) -> tuple[str, ...]:
         """Return the file suffixes the engine analyses."""
-        return frozenset({".py", ".pyw"})
+        return (".py", ".pyw")
 
     def parallel(self) -> int:
         """Return how many calls may run at once: bandit uses one processor each."""
         return processors()
 
-    def program(self) -> list[str]:
-        """Return our own interpreter, in isolated mode.
+    def program(self, options: EngineConfig | None = None, avoid: Path | None = None) -> list[str]:
+        """Return the interpreter that the options name, else our own, in isolated mode.
 
         Raises:
+            InvalidArgument: the installation does not allow the named interpreter.
             ScanFailed: this process was not started by an interpreter that could run bandit.
         """
-        if not sys.executable:
+        python = sys.executable
+        if options is not None and options.python is not None:
+            python = str(chosen_program(options.python, engine=self.name))
+        if not python:
             raise self.not_started("the Python interpreter is unknown")
-        return [sys.executable, "-I", "-X", "utf8", "-W", "ignore"]
+        return [python, "-I", "-X", "utf8", "-W", "ignore"]
 
-    async def read_facts(self, workspace: Path) -> EngineFacts:
+    async def read_facts(self, program: Sequence[str], workspace: Path) -> EngineFacts:
         """Ask bandit for its version and rules, and the interpreter for its own.
 
         Raises:
             ScanFailed: bandit is missing or does not answer.
         """
-        answer = await self.answer(["-c", _FACTS], workspace)
+        answer = await self.answer(program, ["-c", _FACTS], workspace)
         try:
             told = json.loads(answer)
             return EngineFacts(told["version"], tuple(told["rules"]), told["python"])
@@ -95,7 +103,7 @@ class Bandit(ChildEngine):
         for run in engine_sarif.runs(report.sarif):
             for notification in _notifications(run):
                 if (file := names.file(engine_sarif.first_uri(notification))) is not None:
-                    lost[file.path] = _reason(notification)
+                    lost[file.path] = _reason(notification, report.call.setting.facts)
         return lost
 
     def silenced(self, report: Report, names: CopyNames) -> list[TargetFile]:
@@ -124,9 +132,9 @@ def _notifications(run: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _reason(notification: Mapping[str, Any]) -> str:
+def _reason(notification: Mapping[str, Any], facts: EngineFacts) -> str:
     told = str(notification.get("message", {}).get("text", ""))
     if told.startswith("syntax error"):
-        version = sys.version_info
-        return f"not parsable by Python {version.major}.{version.minor}"
+        version = (facts.python_version or "").rpartition(".")[0]
+        return f"not parsable by Python {version}"
     return told[:200] or "not analysed by bandit"

@@ -29,6 +29,10 @@ class NoReport(Exception):
     """A call of an engine gave no usable report; the text says why."""
 
 
+class EngineBroken(NoReport):
+    """No call can give a report, whatever its files, such as with rules that the engine refuses."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Consecutive files of one call; `order` is the place of the first in the whole list."""
@@ -91,6 +95,7 @@ class _Work(Generic[Report]):
     deadline: float
     done: list[tuple[int, Report]] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    broken: bool = False
 
 
 async def _work_off(
@@ -102,7 +107,13 @@ async def _work_off(
             async with _limiter():
                 report = await call(batch.files, _turn(work))
         except NoReport as exc:
-            if len(batch.files) > 1 and anyio.current_time() < work.deadline and not _hopeless(work):
+            work.broken = work.broken or isinstance(exc, EngineBroken)
+            if (
+                len(batch.files) > 1
+                and not work.broken
+                and anyio.current_time() < work.deadline
+                and not _hopeless(work)
+            ):
                 work.waiting.extendleft(reversed(_halves(batch)))
                 continue
             for file in batch.files:

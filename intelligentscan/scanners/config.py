@@ -1,24 +1,77 @@
 """A scanning configuration: which engines run, with which rules; versioned YAML, read as data."""
 
+import re
 from typing import Annotated, Any
 
 import rfc8785
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from intelligentscan._digest import sha256_hex
 from intelligentscan.domain.errors import InvalidArgument
 from intelligentscan.domain.text import untrusted
 
 MAX_CONFIG_BYTES = 256 * 1024
-KNOWN_ENGINES = ("bandit", "ruff")
+DEFAULT_ENGINES = ("bandit", "ruff")
+"""What runs when nothing else is asked for; they come with IntelligentScan."""
+
+KNOWN_ENGINES = (
+    *DEFAULT_ENGINES, "ast-grep", "checkov", "detect-secrets", "hadolint", "pip-audit", "semgrep", "zizmor",
+)  # fmt: skip
+RULE_FILE_ENGINES = frozenset({"ast-grep", "semgrep"})
+"""Engines whose rules are files."""
+
 FINDING_COLUMNS = ("repo_path", "rule", "engine", "severity", "path", "line", "message", "fingerprint")
 """What a configuration returns for each finding when it is used as a model."""
-Rule = Annotated[str, Field(pattern=r"^[A-Z]{1,6}[0-9]{0,6}$")]
+Rule = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_./\-]{0,119}$")]
+_CODE = re.compile(r"[A-Z]{1,6}[0-9]{0,6}")
+_PROGRAM = r"^/[^\x00-\x1f]{1,1000}$"
+_ADDED = ("rules", "executable", "python", "memory_mb")
+
+
+class RuleSource(BaseModel):
+    """A local file or folder of rules. With a digest, exactly these rules are meant."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str = Field(pattern=_PROGRAM)
+    digest: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _local(cls, path: Any) -> Any:
+        if isinstance(path, str) and not path.startswith("/"):
+            raise ValueError("rules are absolute paths of local files or folders; nothing is fetched from a registry")
+        return path
 
 
 class EngineConfig(BaseModel):
-    """One engine of a configuration: the rules to run and to leave out; empty select means the engine's default set."""
+    """One engine of a configuration.
+
+    Attributes:
+        select: rules to run; empty means the engine's default set.
+        ignore: rules to leave out.
+        version: the release that the configuration was made with.
+        timeout_s: seconds for all files.
+        rules: files or folders of rules, for engines whose rules are files.
+        executable: absolute path of the program, one of those the installation allows.
+        python: absolute path of the interpreter that runs bandit, likewise.
+        memory_mb: mebibytes of resident memory that one call may use; None means 4,096.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,6 +79,16 @@ class EngineConfig(BaseModel):
     ignore: tuple[Rule, ...] = ()
     version: str | None = Field(None, max_length=50, pattern=r"^[0-9A-Za-z.+\-]+$")
     timeout_s: int = Field(600, ge=1, le=7200)
+    rules: tuple[RuleSource, ...] = Field((), max_length=50)
+    executable: str | None = Field(None, pattern=_PROGRAM)
+    python: str | None = Field(None, pattern=_PROGRAM)
+    memory_mb: int | None = Field(None, ge=16, le=1_048_576)
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the options that came later and are not set, so that older configurations keep their digest."""
+        data: dict[str, Any] = handler(self)
+        return {key: value for key, value in data.items() if value or key not in _ADDED}
 
 
 class ScanConfig(BaseModel):
@@ -39,8 +102,15 @@ class ScanConfig(BaseModel):
 
     @property
     def digest(self) -> str:
-        """sha256 over the RFC 8785 form of the configuration without its name."""
-        return sha256_hex(rfc8785.dumps(self.model_dump(mode="json", exclude={"name"})))
+        """sha256 over the RFC 8785 form of the configuration without its name.
+
+        Rules count by their digest where it is known, not by the place where this machine keeps them.
+        """
+        data = self.model_dump(mode="json", exclude={"name"})
+        for options in data["engines"].values():
+            if "rules" in options:
+                options["rules"] = [source["digest"] or source["path"] for source in options["rules"]]
+        return sha256_hex(rfc8785.dumps(data))
 
     def to_yaml(self) -> str:
         """Return the configuration as YAML, keys in their declared order."""
@@ -90,18 +160,40 @@ class ScanConfig(BaseModel):
         """
         if not engines or len(set(engines)) != len(engines):
             raise InvalidArgument("Engines must be named, each once.", next="engines=['bandit', 'ruff'].")
-        name = "default" if tuple(sorted(engines)) == KNOWN_ENGINES else "-".join(sorted(engines))
+        name = "default" if tuple(sorted(engines)) == DEFAULT_ENGINES else "-".join(sorted(engines))
         unknown = [e for e in engines if e not in KNOWN_ENGINES]
         if unknown:
             raise _unknown_engine(unknown[0])
-        return ScanConfig(name=name, engines={e: EngineConfig() for e in sorted(engines)})
+        return ScanConfig(name=name, engines={e: EngineConfig() for e in sorted(engines)}).checked()
 
     def checked(self) -> "ScanConfig":
-        """Return self if every engine is one of ours."""
-        for engine in self.engines:
+        """Return self if every engine is one of ours and gets only what it understands.
+
+        Raises:
+            InvalidArgument: an engine is unknown, or an option is not for it.
+        """
+        for engine, options in self.engines.items():
             if engine not in KNOWN_ENGINES:
                 raise _unknown_engine(engine)
+            _check_options(engine, options)
         return self
+
+
+def _check_options(engine: str, options: EngineConfig) -> None:
+    if engine in DEFAULT_ENGINES:
+        for rule in (*options.select, *options.ignore):
+            if _CODE.fullmatch(rule) is None:
+                raise _not_for(engine, f"the rule '{rule}'", "write codes such as B602, S3 or S.")
+    if options.rules and engine not in RULE_FILE_ENGINES:
+        raise _not_for(engine, "rules", "rules are for ast-grep and semgrep; choose others with select and ignore.")
+    if options.python and engine != "bandit":
+        raise _not_for(engine, "python", "python is for bandit; other programs are named with executable.")
+    if options.executable and engine in DEFAULT_ENGINES:
+        raise _not_for(engine, "executable", "it comes with IntelligentScan; bandit's interpreter is set with python.")
+
+
+def _not_for(engine: str, what: str, next_step: str) -> InvalidArgument:
+    return InvalidArgument(f"The configuration gives {engine} {what}, which it does not take.", next=next_step)
 
 
 def _unknown_engine(engine: str) -> InvalidArgument:

@@ -19,8 +19,12 @@ MAX_FILE_BYTES = 10 * 1024 * 1024
 
 MAX_TOTAL_BYTES = 2 * 1024 * 1024 * 1024
 _FILES_PER_FOLDER = 1000
-_SUPPRESSION = re.compile(rb"nosec|noqa|ruff\s*:|flake8\s*:", re.IGNORECASE)
-_COPY_NAME = re.compile(r"(?<![0-9])([0-9]{7})\.pyi?(?![A-Za-z0-9_])")
+_SUPPRESSION = re.compile(
+    rb"nosec|noqa|ruff\s*:|flake8\s*:|ast-grep-ignore|hadolint|zizmor\s*:|(?:allow|white)list", re.IGNORECASE
+)
+_PLAIN_SUFFIX = re.compile(r"\.[a-z][a-z0-9]{0,9}")
+_COPY_NAME = re.compile(r"(?<![0-9])([0-9]{7})\.(?:d/[A-Za-z][A-Za-z.\-]{0,30}|[a-z][a-z0-9]{0,9})(?![A-Za-z0-9_])")
+"""A copy is NUMBER.SUFFIX, or NUMBER.d/NAME for an engine that goes by the name of a file, such as Dockerfile."""
 
 
 class Copier:
@@ -73,16 +77,21 @@ class Copier:
         self._count += 1
         folder = self._folder / f"{self._count // _FILES_PER_FOLDER:04}"
         folder.mkdir(mode=0o700, exist_ok=True)
-        path = folder / f"{self._count:07}{'.pyi' if suffix == '.pyi' else '.py'}"
+        path = folder / f"{self._count:07}{_neutral(suffix)}"
         path.write_bytes(data)
         return path
+
+
+def number_of(copy: Path) -> str:
+    """Return the seven digits that name a copy."""
+    return str(_COPY_NAME.findall(str(copy))[-1])
 
 
 class CopyNames:
     """Leads from the name of a copy, as an engine writes it, back to the file of the target."""
 
     def __init__(self, files: Iterable[TargetFile]) -> None:
-        self._files = {file.copy.stem: file for file in files if file.copy is not None}
+        self._files = {number_of(file.copy): file for file in files if file.copy is not None}
 
     def file(self, text: str) -> TargetFile | None:
         """Return the file whose copy the text names last, if it names one."""
@@ -103,6 +112,12 @@ class CopyNames:
             file = self._files.get(match[1])
             if file is not None:
                 yield match, file
+
+
+def _neutral(suffix: str) -> str:
+    if suffix == ".pyw":
+        return ".py"
+    return suffix if _PLAIN_SUFFIX.fullmatch(suffix) else ".txt"
 
 
 def _without_copy(file: TargetFile, reason: str) -> TargetFile:

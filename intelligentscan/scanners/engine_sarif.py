@@ -6,7 +6,7 @@ not at all. What leaves here names files relative to the scanned root and has th
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -58,7 +58,7 @@ def rebuilt(
     documents: Sequence[Sarif],
     unsuppressed: Sequence[Sarif],
     names: CopyNames,
-    rules_run: Iterable[str],
+    wanted: Callable[[str], bool],
     program: Mapping[str, str],
     invocation: Invocation,
 ) -> Sarif:
@@ -69,15 +69,15 @@ def rebuilt(
         unsuppressed: what it wrote when told to ignore suppression comments; results that only show up here were
             suppressed in the source.
         names: leads from copies to files.
-        rules_run: the rules that were asked for; other ids are not findings.
+        wanted: whether a rule was asked for; results of others are not findings.
         program: name and version of the engine, for when no call gave a report.
         invocation: what happened.
     """
-    wanted = frozenset(rules_run)
     kept = _relocated(documents, names, wanted)
     kept += _suppressed(kept, _relocated(unsuppressed, names, wanted))
     kept.sort(key=_order)
     driver = {**program, **_driver([*documents, *unsuppressed], {result["ruleId"] for result in kept})}
+    _relocate(driver["rules"], names)
     index = {rule["id"]: number for number, rule in enumerate(driver["rules"])}
     for result in kept:
         result.pop("ruleIndex", None)
@@ -87,28 +87,27 @@ def rebuilt(
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
 
 
-def _relocated(documents: Sequence[Sarif], names: CopyNames, wanted: frozenset[str]) -> list[Sarif]:
+def _relocated(documents: Sequence[Sarif], names: CopyNames, wanted: Callable[[str], bool]) -> list[Sarif]:
     found = []
     for document in documents:
         for result in results(document):
-            if result["ruleId"] in wanted and names.file(first_uri(result)) is not None:
+            if wanted(result["ruleId"]) and names.file(first_uri(result)) is not None:
                 _relocate(result, names)
                 found.append(result)
     return found
 
 
 def _relocate(value: Any, names: CopyNames) -> None:
-    """Replace the URI of every artifact location below the value."""
-    if isinstance(value, list):
-        for item in value:
+    """Replace the URI of every artifact location below the value, and copies that any other text names."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in entries:
+        if isinstance(item, str):
+            value[key] = names.original(item)
+        elif key == "artifactLocation" and isinstance(item, dict):
+            file = names.file(str(item.get("uri", "")))
+            value[key] = {"uri": uri_of(file)} if file is not None else {}
+        elif isinstance(item, dict | list):
             _relocate(item, names)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if key == "artifactLocation" and isinstance(item, dict):
-                file = names.file(str(item.get("uri", "")))
-                value[key] = {"uri": uri_of(file)} if file is not None else {}
-            else:
-                _relocate(item, names)
 
 
 def uri_of(file: TargetFile) -> str:

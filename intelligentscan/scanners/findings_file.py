@@ -1,10 +1,12 @@
 """Findings as JSON lines (`findings/findings.jsonl`), one finding a line, written and read without holding the text."""
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from intelligentscan._digest import sha256_hex
 from intelligentscan.domain.errors import StoreBroken, TooLarge
 from intelligentscan.domain.scan import Finding
 
@@ -60,6 +62,15 @@ def findings_of(lines: Iterable[str]) -> Iterator[Finding]:
             yield Finding.model_validate_json(line)
         except ValidationError as exc:
             raise _broken(number) from exc
+
+
+def findings_digest(findings: Iterable[Finding]) -> str:
+    """Return a digest that two scans share exactly if they found the same, in whatever order and on whatever machine."""
+    lines = sorted(
+        json.dumps([f.engine, f.rule, f.path, f.line, f.column, f.end_line, f.severity, f.suppressed, f.fingerprint])
+        for f in findings
+    )
+    return sha256_hex("\n".join(lines).encode())
 
 
 def _broken(number: int) -> StoreBroken:

@@ -31,7 +31,7 @@ TIMEOUT_S = 10.0
 _MAX_CONFIG_BYTES = 1024 * 1024
 _MAX_PACKED_REFS_BYTES = 64 * 1024 * 1024
 _MAX_TEXT = 1000
-_OBJECT_ID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+OBJECT_ID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _REF = re.compile(r"refs/[^\x00-\x20\x7f~^:?*\[\\]{1,500}")
 # Booleans and words of the target's configuration that say how its files look, and can name no program.
 _CARRIED_OVER = {
@@ -48,7 +48,7 @@ _QUIET = ("core.fsmonitor=false", "core.hooksPath=/dev/null", "core.attributesFi
 
 
 @dataclass(frozen=True, slots=True)
-class _Repository:
+class Repository:
     """Where the parts of a repository lie.
 
     Attributes:
@@ -74,7 +74,7 @@ async def describe(root: Path) -> Vcs:
     Args:
         root: real absolute path of the folder, the top of a work tree or a folder below.
     """
-    repository = await run_sync(_find, root)
+    repository = await run_sync(find_repository, root)
     if repository is None:
         return Vcs()
     head = await run_sync(_read_head, repository)
@@ -84,7 +84,7 @@ async def describe(root: Path) -> Vcs:
     dirty: bool | None = None
     if git is not None:
         async with private_folder() as folder:
-            runner = _Git(git, folder)
+            runner = Git(git, folder)
             with anyio.move_on_after(TIMEOUT_S):
                 config = await _read_config(runner, repository)
                 url = _without_credentials(config.get("remote.origin.url", ""))
@@ -100,7 +100,7 @@ async def describe(root: Path) -> Vcs:
     )
 
 
-def _find(root: Path) -> _Repository | None:
+def find_repository(root: Path) -> Repository | None:
     """Find the work tree that holds the folder."""
     for top in (root, *root.parents):
         entry = top / ".git"
@@ -116,11 +116,11 @@ def _find(root: Path) -> _Repository | None:
     return None
 
 
-def _at(top: Path, entry: Path) -> _Repository | None:
+def _at(top: Path, entry: Path) -> Repository | None:
     if entry.is_symlink():
         return None
     if entry.is_dir():
-        return _Repository(top, entry, entry) if _text(entry, "HEAD") is not None else None
+        return Repository(top, entry, entry) if _text(entry, "HEAD") is not None else None
     pointer = (_text(top, ".git") or "").strip()
     if not pointer.startswith("gitdir: "):
         return None
@@ -130,7 +130,7 @@ def _at(top: Path, entry: Path) -> _Repository | None:
         return None
     shared = (_text(git_dir, "commondir") or "").strip()
     common_dir = Path(os.path.realpath(git_dir / shared)) if shared else git_dir
-    return _Repository(top, git_dir, common_dir)
+    return Repository(top, git_dir, common_dir)
 
 
 def _points_back(git_dir: Path, top: Path) -> bool:
@@ -142,18 +142,18 @@ def _points_back(git_dir: Path, top: Path) -> bool:
     return match is not None and os.path.realpath(git_dir / match[1]) == os.path.realpath(top)
 
 
-def _read_head(repository: _Repository) -> _Head:
+def _read_head(repository: Repository) -> _Head:
     head = (_text(repository.git_dir, "HEAD") or "").strip()
-    if _OBJECT_ID.fullmatch(head):
+    if OBJECT_ID.fullmatch(head):
         return _Head(None, head)
     ref = head.removeprefix("ref: ").strip()
     if not head.startswith("ref: ") or not _REF.fullmatch(ref) or ".." in ref or ref.endswith(".invalid"):
         return _Head(None, None)
     found = (_text(repository.common_dir, ref) or "").strip() or _packed(repository, ref)
-    return _Head(ref.removeprefix("refs/heads/"), found if _OBJECT_ID.fullmatch(found) else None)
+    return _Head(ref.removeprefix("refs/heads/"), found if OBJECT_ID.fullmatch(found) else None)
 
 
-def _packed(repository: _Repository, ref: str) -> str:
+def _packed(repository: Repository, ref: str) -> str:
     packed = _text(repository.common_dir, "packed-refs", _MAX_PACKED_REFS_BYTES) or ""
     match = re.search(rf"^([0-9a-f]+) {re.escape(ref)}$", packed, re.MULTILINE)
     return match[1] if match else ""
@@ -169,7 +169,7 @@ def _text(folder: Path, relative: str, max_bytes: int = _MAX_CONFIG_BYTES) -> st
     return data.decode("utf-8", "surrogateescape") if len(data) <= max_bytes else None
 
 
-class _Git:
+class Git:
     """Runs git commands that know nothing but a private repository."""
 
     def __init__(self, program: Path, folder: Path) -> None:
@@ -204,7 +204,7 @@ class _Git:
         )
 
 
-async def _read_config(git: _Git, repository: _Repository) -> dict[str, str]:
+async def _read_config(git: Git, repository: Repository) -> dict[str, str]:
     """Return the target's configuration as data: git parses the bytes it is handed, and follows no include."""
     text = await run_sync(_text, repository.common_dir, "config")
     if text is None:
@@ -217,9 +217,9 @@ async def _read_config(git: _Git, repository: _Repository) -> dict[str, str]:
 
 
 async def _is_dirty(
-    git: _Git, repository: _Repository, commit: str, config: dict[str, str], subpath: str
+    git: Git, repository: Repository, commit: str, config: dict[str, str], subpath: str
 ) -> bool | None:
-    await run_sync(_make_private_repository, git.git_dir, repository, commit, config)
+    await run_sync(make_private_repository, git.git_dir, repository, commit, config)
     here = {
         "GIT_OBJECT_DIRECTORY": str(repository.common_dir / "objects"),
         "GIT_WORK_TREE": str(repository.top),
@@ -239,7 +239,7 @@ async def _is_dirty(
     return await _differ(git, [path for path in changed.stdout.split(b"\0") if path], here)
 
 
-async def _differ(git: _Git, paths: Sequence[bytes], here: dict[str, str]) -> bool | None:
+async def _differ(git: Git, paths: Sequence[bytes], here: dict[str, str]) -> bool | None:
     """Tell whether files that git calls changed are; where a filter would convert them, nobody knows without it."""
     if not paths:
         return False
@@ -251,7 +251,7 @@ async def _differ(git: _Git, paths: Sequence[bytes], here: dict[str, str]) -> bo
     return None if filtered and all(filtered) else True
 
 
-def _make_private_repository(git_dir: Path, repository: _Repository, commit: str, config: dict[str, str]) -> None:
+def make_private_repository(git_dir: Path, repository: Repository, commit: str, config: dict[str, str]) -> None:
     """Write a repository that has no objects of its own and settings of our choice."""
     for folder in ("refs/heads", "objects", "info"):
         (git_dir / folder).mkdir(parents=True, mode=0o700, exist_ok=True)

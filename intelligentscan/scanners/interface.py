@@ -4,10 +4,12 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from intelligentscan.domain.scan import EngineCoverage, Finding, ScanStatus
-from intelligentscan.scanners.config import ScanConfig
+from intelligentscan.scanners.config import EngineConfig, ScanConfig
+from intelligentscan.scanners.file_sketch import FileSketch
+from intelligentscan.scanners.rule_files import RuleSet
 
 Progress = Callable[[float, str], Awaitable[None]]
 """Receives the share done (0 to 1) and a short text of ours (never text from the target)."""
@@ -98,13 +100,46 @@ class EngineResult:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What an installed engine says about itself; no rules if it does not tell."""
+
+    version: str
+    rules: tuple[str, ...] = ()
+    python_version: str | None = None
+
+
 class Engine(Protocol):
     """One scanner program, run as a child process."""
 
     name: str
 
-    def suffixes(self) -> frozenset[str]:
-        """Return the file suffixes the engine analyses, such as '.py'."""
+    optional: ClassVar[bool]
+    package: ClassVar[str | None]
+    install: ClassVar[str]
+
+    def kinds(self) -> tuple[str, ...]:
+        """Return the files the engine analyses as people say it: suffixes, or names such as 'Dockerfile'."""
+        ...
+
+    def takes(self, path: str) -> bool:
+        """Tell whether the engine analyses a file of this path, relative to the scanned root."""
+        ...
+
+    def check(self, options: EngineConfig, root: Path) -> None:
+        """Check before anything is read that the engine can do what is asked of it; blocks.
+
+        Raises:
+            InvalidArgument: it is not installed, or an option is wrong.
+        """
+        ...
+
+    async def facts(self, options: EngineConfig | None = None, avoid: Path | None = None) -> EngineFacts:
+        """Return version and rules of the program that these options choose; never one from the folder `avoid`."""
+        ...
+
+    def rule_set(self, options: EngineConfig) -> RuleSet | None:
+        """Return the rule files that these options mean, with their digest; None for engines without such; blocks."""
         ...
 
     async def version(self) -> str:
@@ -132,6 +167,7 @@ class ScanReport:
         failed_files: per engine, the files it did not analyse; folders that nobody could list end in a slash.
         left_out: files and folders (ending in a slash) that are there but were not looked into on purpose; what an
             earlier scan found in them is not fixed.
+        sketches: of the files with findings and of failed ones, by path.
     """
 
     kind: str
@@ -148,6 +184,7 @@ class ScanReport:
     files: tuple[str, ...] = ()
     failed_files: dict[str, tuple[str, ...]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    sketches: dict[str, FileSketch] = field(default_factory=dict)
     config: ScanConfig | None = None
     vcs: Vcs = field(default_factory=Vcs)
     duration_s: float = 0.0

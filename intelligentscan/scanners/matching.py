@@ -1,22 +1,28 @@
-"""Findings of two scans, matched one to one: what is new, fixed, still there, set aside, or cannot be told.
+"""Findings of two scans, matched one to one: what is new, fixed, moved, back, set aside, or cannot be told.
 
 Absence proves nothing by itself. A finding that is gone counts as fixed only if its engine and rule
-ran again, in the same version, and its file was analysed or is no longer there; a finding that
-appears counts as new only under the same conditions in the first scan. All else is not comparable,
-with the reason. Matching runs in ordered passes, each on what the passes before it left over; a
-pass is one function in `PASSES`.
+ran again, in the same version, and its file (or the one it was renamed to) was analysed or is no
+longer there; never in a partial scan, for the code may have moved to where nobody looked. A finding
+that appears counts as new only if the first scan would have seen it. All else is not comparable,
+with the reason. How pairs are found: `passes`.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from intelligentscan.domain.scan import Finding, FindingState
-from intelligentscan.scanners.fingerprint import FINGERPRINT_VERSION
+from intelligentscan.scanners.findings_file import findings_digest
+from intelligentscan.scanners.fixed_before import MAX_FIXED_BEFORE, FixedFinding, come_back, renamed
+from intelligentscan.scanners.looks import Look
+from intelligentscan.scanners.passes import Passes
+from intelligentscan.scanners.renames import MAX_COMPARED, Renames, renames
 from intelligentscan.scanners.scan_record import ScanRecord
-from intelligentscan.scanners.severity_map import canonical_rule
+
+__all__ = ["FindingChange", "Matching", "match"]
 
 _MANY_FILES = 5
+_PARTIAL = "the second scan is partial, and nothing counts as fixed in a partial scan"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +30,7 @@ class FindingChange:
     """What became of one finding.
 
     Attributes:
-        state: new, persisting, fixed, reopened, suppressed or not_comparable.
+        state: new, persisting, moved, fixed, reopened, suppressed or not_comparable.
         finding: in the second scan, or in the first if it is gone.
         previous: the finding of the first scan it was matched with.
         method: the pass that matched the pair; None if it has no partner.
@@ -46,11 +52,17 @@ class Matching:
         current: one entry per finding of the second scan, in its order.
         gone: one entry per open finding of the first scan that the second does not have.
         note: why nothing at all can be compared, if that is so.
+        renamed: new names of files by old ones.
+        fixed_before: what is fixed now or was before and is not back, the latest first: for the scan after this one.
+        limits: what was left out to bound the work.
     """
 
     current: tuple[FindingChange, ...]
     gone: tuple[FindingChange, ...]
     note: str | None = None
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    fixed_before: tuple[FixedFinding, ...] = ()
+    limits: tuple[str, ...] = ()
 
     @property
     def new(self) -> int:
@@ -63,6 +75,16 @@ class Matching:
         return self.count("persisting", "moved")
 
     @property
+    def moved(self) -> int:
+        """How many open findings were there before, in another file."""
+        return self.count("moved")
+
+    @property
+    def reopened(self) -> int:
+        """How many open findings were fixed or suppressed before."""
+        return self.count("reopened")
+
+    @property
     def fixed(self) -> int:
         """How many are gone although rule and file were looked at again."""
         return self.count("fixed")
@@ -71,6 +93,11 @@ class Matching:
     def not_comparable(self) -> int:
         """How many cannot be called new or fixed, because one of the scans did not look."""
         return self.count("not_comparable")
+
+    @property
+    def silenced(self) -> int:
+        """How many were open before and are suppressed now."""
+        return sum(c.state == "suppressed" and c.previous is not None and c.previous.counts for c in self.current)
 
     def count(self, *states: FindingState) -> int:
         """Return how many findings are in one of the states."""
@@ -82,134 +109,119 @@ class Matching:
         return dict(Counter(c.reason for c in changes if c.state == "not_comparable" and c.reason).most_common())
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """One way to recognise a finding: those with equal keys are the same one."""
+def match(
+    before: ScanRecord,
+    after: ScanRecord,
+    *,
+    renamed_in_git: Mapping[str, str] | None = None,
+    fixed_before: Sequence[FixedFinding] = (),
+) -> Matching:
+    """Match the findings of a scan with those of an earlier one.
 
-    method: str
-    key: Callable[[Finding], Hashable]
-
-
-def _by_fingerprint(finding: Finding) -> Hashable:
-    return finding.engine, canonical_rule(finding.engine, finding.rule), finding.path, finding.fingerprint
-
-
-PASSES: tuple[Pass, ...] = (Pass(f"fingerprint/{FINGERPRINT_VERSION}", _by_fingerprint),)
-
-
-def match(before: ScanRecord, after: ScanRecord) -> Matching:
-    """Match the findings of a scan with those of an earlier one."""
-    pairs, methods = _pairs(before.findings, after.findings)
-    note = _nothing_comparable(before, after)
-    first, second = _Look(before, after, "first"), _Look(after, before, "second")
+    Args:
+        before: the earlier scan.
+        after: the scan.
+        renamed_in_git: new names of files by old ones, as git knows them.
+        fixed_before: what was fixed by the time of the earlier scan, as its own matching left it.
+    """
+    names, pairs, limits = _pairs(before, after, renamed_in_git)
+    note = _nothing_comparable(before, after, names)
+    old_names = {new: old for old, new in names.items()}
+    first, second = Look(before, after, "first"), Look(after, before, "second")
+    partners = {right: (before.findings[left], method) for left, right, method in pairs}
     current = []
     for index, finding in enumerate(after.findings):
-        previous = before.findings[pairs[index]] if index in pairs else None
-        current.append(_current(finding, previous, methods.get(index), note, first))
-    matched = set(pairs.values())
+        previous, method = partners.get(index, (None, None))
+        missed = note or first.missed(finding, old_names.get(finding.path or "", finding.path))
+        current.append(_current(finding, previous, method, missed))
+    matched = {left for left, _, _ in pairs}
     gone = [
-        _gone(finding, note, second)
+        _gone(finding, note or second.missed(finding, names.get(finding.path or "", finding.path)), after.partial)
         for index, finding in enumerate(before.findings)
         if index not in matched and finding.counts
     ]
-    return Matching(tuple(current), tuple(gone), note)
+    still_fixed = _reopen(current, fixed_before, names)
+    now_fixed = (FixedFinding.of(change.finding, before.run_id) for change in gone if change.state == "fixed")
+    carried = (*now_fixed, *(renamed(item, names) for item in still_fixed))
+    return Matching(tuple(current), tuple(gone), note, names, carried[:MAX_FIXED_BEFORE], limits)
 
 
-def _pairs(before: Sequence[Finding], after: Sequence[Finding]) -> tuple[dict[int, int], dict[int, str]]:
-    """Return, by index in `after`, the index of its partner in `before` and the pass that found it."""
-    pairs: dict[int, int] = {}
-    methods: dict[int, str] = {}
-    free_before = [index for index in _in_order(before) if _is_there(before[index])]
-    free_after = [index for index in _in_order(after) if _is_there(after[index])]
-    for step in PASSES:
-        candidates: dict[Hashable, list[int]] = defaultdict(list)
-        for index in reversed(free_before):
-            candidates[step.key(before[index])].append(index)
-        for index in free_after:
-            if partners := candidates.get(step.key(after[index])):
-                pairs[index] = partners.pop()
-                methods[index] = step.method
-        taken = set(pairs.values())
-        free_before = [index for index in free_before if index not in taken]
-        free_after = [index for index in free_after if index not in pairs]
-    return pairs, methods
+def _pairs(
+    before: ScanRecord, after: ScanRecord, git: Mapping[str, str] | None
+) -> tuple[dict[str, str], list[tuple[int, int, str]], tuple[str, ...]]:
+    """Return new names by old ones, pairs as index before, index after and method, and what was not tried.
+
+    The comparison itself always takes the two scans in the same order, whichever came first: so what
+    is new from one to the other is what is fixed on the way back.
+    """
+    swapped = _signature(before) > _signature(after)
+    left, right = (after, before) if swapped else (before, after)
+    if swapped and git:
+        git = {new: old for old, new in git.items()}
+    found = renames(left, right, git)
+    old_names = {new: old for old, new in found.names.items()}
+    in_left, in_right = Look(left, right, "left"), Look(right, left, "right")
+    passes = Passes(
+        left,
+        right,
+        found.names,
+        gone=lambda f: in_right.missed(f, found.names.get(f.path or "", f.path)) is None,
+        added=lambda f: in_left.missed(f, old_names.get(f.path or "", f.path)) is None,
+    )
+    pairs = [(p.right, p.left, p.method) if swapped else (p.left, p.right, p.method) for p in passes.run()]
+    return old_names if swapped else found.names, pairs, _limits(found, passes.skipped)
 
 
-def _in_order(findings: Sequence[Finding]) -> list[int]:
-    return sorted(range(len(findings)), key=lambda i: (findings[i].line or 0, findings[i].column or 0))
+def _signature(record: ScanRecord) -> tuple[str, list[tuple[str, str]]]:
+    return findings_digest(record.findings), sorted((path, sketch.digest) for path, sketch in record.sketches.items())
 
 
-def _is_there(finding: Finding) -> bool:
-    return finding.kind == "fail" and finding.baseline_state != "absent"
+def _limits(found: Renames, skipped: int) -> tuple[str, ...]:
+    said = []
+    if found.skipped:
+        said.append(f"{MAX_COMPARED:,} pairs of files were compared to find renamed ones, {found.skipped:,} were not.")
+    if skipped:
+        said.append(f"For {skipped:,} findings no similar text was looked for, because too many changed at once.")
+    return tuple(said)
 
 
-def _current(
-    finding: Finding, previous: Finding | None, method: str | None, note: str | None, first: "_Look"
-) -> FindingChange:
-    if not _is_there(finding):
+def _current(finding: Finding, previous: Finding | None, method: str | None, missed: str | None) -> FindingChange:
+    if finding.kind != "fail" or finding.baseline_state == "absent":
         return FindingChange("unmatched", finding, reason="the scanner reports it as absent or as no failure")
     if finding.suppressed:
         return FindingChange("suppressed", finding, previous, method)
     if previous is not None:
         if previous.suppressed:
             return FindingChange("reopened", finding, previous, method, "it was suppressed in the first scan")
-        return FindingChange("persisting", finding, previous, method)
-    reason = note or first.missed(finding)
-    return FindingChange("not_comparable" if reason else "new", finding, reason=reason)
+        return FindingChange("persisting" if finding.path == previous.path else "moved", finding, previous, method)
+    return FindingChange("not_comparable" if missed else "new", finding, reason=missed)
 
 
-def _gone(finding: Finding, note: str | None, second: "_Look") -> FindingChange:
-    reason = note or second.missed(finding)
+def _gone(finding: Finding, missed: str | None, partial: bool) -> FindingChange:
+    reason = missed or (_PARTIAL if partial else None)
     return FindingChange("not_comparable" if reason else "fixed", finding, reason=reason)
 
 
-def _nothing_comparable(before: ScanRecord, after: ScanRecord) -> str | None:
-    if before.fingerprint_version != after.fingerprint_version:
-        return "the fingerprints of the two scans were made in different ways"
+def _reopen(
+    current: list[FindingChange], fixed: Sequence[FixedFinding], names: Mapping[str, str]
+) -> list[FixedFinding]:
+    """Mark the new findings that were fixed before, and return what is still fixed."""
+    new = [(number, change.finding) for number, change in enumerate(current) if change.state == "new"]
+    new.sort(key=lambda item: (item[1].path or "", item[1].line or 0, item[1].column or 0, item[1].fingerprint))
+    back = come_back(new, fixed, names) if fixed else {}
+    for number, known in back.items():
+        seen = f"; run {known.run_id} had it last" if known.run_id else ""
+        current[number] = FindingChange(
+            "reopened", current[number].finding, reason=f"it was fixed in an earlier scan{seen}"
+        )
+    used = set(map(id, back.values()))
+    return [item for item in fixed if id(item) not in used]
+
+
+def _nothing_comparable(before: ScanRecord, after: ScanRecord, names: Mapping[str, str]) -> str | None:
     if before.scope != after.scope:
         return "the two scans cover different folders of the repository"
     # A handful of files may all have been replaced; many files without one in common are another project.
     many = min(len(before.files), len(after.files)) >= _MANY_FILES
-    return "the two scans have no file in common" if many and before.files.isdisjoint(after.files) else None
-
-
-class _Look:
-    """Where one scan looked: tells why it could not have seen a finding that the other scan has."""
-
-    def __init__(self, record: ScanRecord, other: ScanRecord, name: str) -> None:
-        self._record = record
-        self._other = other
-        self._name = name
-        self._rules = {
-            engine: frozenset(canonical_rule(engine, rule) for rule in rules)
-            for engine, rules in record.rules_run.items()
-        }
-        self._folders = {
-            engine: tuple(path for path in paths if path.endswith("/")) for engine, paths in record.failed_files.items()
-        }
-
-    def missed(self, finding: Finding) -> str | None:
-        """Return why the scan could not have seen the finding, or None if it would have."""
-        engine, path = finding.engine, finding.path
-        failed = path is not None and (
-            path in self._record.failed_files.get(engine, ()) or path.startswith(self._folders.get(engine, ()))
-        )
-        if self._record.files and path is not None and path not in self._record.files and not failed:
-            return None  # the file was not there, and nothing in it
-        if engine not in self._record.engines:
-            return f"{engine} did not run in the {self._name} scan"
-        if failed:
-            return f"the file could not be analysed by {engine} in the {self._name} scan"
-        if engine in self._record.uncertain:
-            return f"{engine} failed in part in the {self._name} scan, without saying on which files"
-        rule = canonical_rule(engine, finding.rule)
-        rules = self._rules.get(engine)
-        if rules and rule not in rules and rule.partition("/")[0] not in rules:
-            return f"the rule did not run in the {self._name} scan"
-        return self._other_version(engine)
-
-    def _other_version(self, engine: str) -> str | None:
-        here, there = self._record.engines.get(engine), self._other.engines.get(engine)
-        if here and there and here != there:
-            return f"{engine} has another version in the {self._name} scan"
-        return None
+    strangers = many and not names and before.files.isdisjoint(after.files)
+    return "the two scans have no file in common" if strangers else None

@@ -10,14 +10,17 @@ risk of a report, it does not make one public.
 import math
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from intelligentscan.domain.errors import SarifInvalid
+from pydantic_core import PydanticSerializationError, to_json
+
 from intelligentscan.domain.scan import Finding
 from intelligentscan.scanners.fingerprint import Sighting, fingerprints
 from intelligentscan.scanners.interface import Sarif
+from intelligentscan.scanners.sarif_document import json_bytes
 from intelligentscan.scanners.sarif_rules import (
     RuleBook,
     RuleFacts,
@@ -44,6 +47,7 @@ from intelligentscan.scanners.severity_map import canonical_rule
 from intelligentscan.scanners.source_lines import SourceLines
 
 MAX_DEPTH = 200
+_TOO_DEEP = "[nested too deeply]"
 _MAX_TEXT = 100_000
 _MAX_REGION_LINES = 50
 _CODE = frozenset({"snippet", "contents", "insertedContent"})
@@ -70,12 +74,24 @@ _KEPT_PROPERTIES = frozenset(
     )
 )
 _HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "x-auth-token"})
+# In lower case: what stands in the JSON text of every result of which `_Redactor` takes something out.
+_TELLING = (
+    b'"environmentvariables"',
+    b'"contents"',
+    b'"insertedcontent"',
+    *sorted({b'%b"' % name.rpartition("-")[2].encode() for name in _HEADERS}),
+)
 _PERSONAL = frozenset({"author", "email", "committer", "commitmessage", "date", "message", "commitsha"})
 
 
 def is_personal(key: str, value: str) -> bool:
     """Tell whether an entry of a result's fingerprints is about a person or a commit instead of the finding."""
-    return "@" in value or key.lower().replace("_", "").replace("-", "") in _PERSONAL
+    return "@" in value or _is_about_people(key)
+
+
+@lru_cache(1024)
+def _is_about_people(key: str) -> bool:
+    return key.lower().replace("_", "").replace("-", "") in _PERSONAL
 
 
 def secret_message(text: str, *, only_secrets: bool) -> str:
@@ -104,7 +120,9 @@ def collect_secrets(document: Sarif, *, root: Path | None = None, sources: Sourc
         for result in objects(run.get("results")):
             if not is_secret_result(rules.of(result), result):
                 continue
-            for value in values_in_message(text_of(as_object(result.get("message")).get("text"), _MAX_TEXT)):
+            message = result.get("message")
+            told = message if isinstance(message, str) else as_object(message).get("text")
+            for value in values_in_message(text_of(told, _MAX_TEXT)):
                 secrets.add(value)
             for location in objects(result.get("locations")):
                 physical = as_object(location.get("physicalLocation"))
@@ -132,21 +150,30 @@ def _shown_code(physical: Sarif, uris: UriResolver, sources: SourceLines | None)
         yield "\n".join(lines)
 
 
-def redact_sarif(document: Sarif, *, root: Path | None = None, secrets: Secrets | None = None) -> Sarif:
+def redact_sarif(
+    document: Sarif,
+    *,
+    root: Path | None = None,
+    secrets: Secrets | None = None,
+    collected: bool = False,
+    consume: bool = False,
+    as_text: bool = False,
+) -> Sarif:
     """Return a copy of a SARIF log without passwords, and without the path of the root if one is given.
 
     Args:
-        document: a SARIF log as its scanner wrote it; it is not changed.
+        document: a SARIF log as its scanner wrote it; it is not changed, unless it may be consumed.
         root: the scanned folder; its absolute path is taken out, and its files are read to learn the values.
         secrets: values found elsewhere in the same scan, taken out as well.
-
-    Raises:
-        SarifInvalid: the document is nested too deeply.
+        collected: whether `secrets` holds the values of this document already, as those of a reading of it do.
+        consume: whether the results of the document may be dropped one by one, so that two of it never fill the memory.
+        as_text: whether each result is returned as its JSON text, as `sarif_pieces` takes it: a tenth of the memory.
+        What is nested more than 200 levels deep is cut off.
     """
-    known = collect_secrets(document, root=root)
+    known = Secrets() if collected else collect_secrets(document, root=root)
     if secrets is not None:
         known.update(secrets)
-    redactor = _Redactor(known, root)
+    redactor = _Redactor(known, root, consume=consume, as_text=as_text)
     return {
         key: redactor.run_list(value) if key == "runs" else redactor.value(value, key, 1)
         for key, value in document.items()
@@ -191,11 +218,22 @@ class _Redactor:
     words among the values would make holes in them.
     """
 
-    def __init__(self, secrets: Secrets, root: Path | None, *, in_tool: bool = False) -> None:
+    def __init__(
+        self,
+        secrets: Secrets,
+        root: Path | None,
+        *,
+        in_tool: bool = False,
+        consume: bool = False,
+        as_text: bool = False,
+    ) -> None:
         self._secrets = secrets
         self._in_tool = in_tool
+        self._consume = consume
+        self._as_text = as_text
         self._tool = self if in_tool else _Redactor(secrets, root, in_tool=True)
         self._root = _root_pattern(root)
+        self._root_forms = _root_forms(root)
         self._seen: dict[tuple[str, bool], str] = {}
 
     def run_list(self, runs: Any) -> Any:
@@ -208,9 +246,11 @@ class _Redactor:
         copy: Sarif = {}
         for key, value in run.items():
             if key == "results" and isinstance(value, list):
-                copy[key] = [
-                    self._result(item, rules) if isinstance(item, dict) else self.value(item, key, 4) for item in value
-                ]
+                copy[key] = results = []
+                for index, item in enumerate(value):
+                    results.append(self._result(item, rules) if isinstance(item, dict) else self._kept(item, key))
+                    if self._consume:
+                        value[index] = None
             else:
                 copy[key] = (self._tool if key == "tool" else self).value(value, key, 3)
         return copy
@@ -221,14 +261,48 @@ class _Redactor:
             result = _without_secret(result, facts, rules.only_secrets)
         elif "partialFingerprints" in result or "fingerprints" in result:
             result = {key: _impersonal(value) if key in _FINGERPRINTS else value for key, value in result.items()}
-        return self.value(result, "result", 4)
+        return self._kept(result, "result")
+
+    def _kept(self, result: Any, key: str) -> Any:
+        if not self._as_text:
+            return self.value(result, key, 4)
+        # Writing a result down is several times as fast as copying it, and most hold nothing to take out.
+        text = self._untouched(result)
+        return json_bytes(self.value(result, key, 4)) if text is None else text
+
+    def _untouched(self, result: Any) -> bytes | None:
+        """Return the JSON text of a result in which there is nothing to take out, None if there may be something.
+
+        Whatever `value` takes out has to be recognised here by a word that goes with it.
+        """
+        if self._secrets or self._root_forms is None or not isinstance(result, dict):
+            return None
+        try:
+            text = to_json(result, inf_nan_mode="null")
+        except (PydanticSerializationError, RecursionError):
+            return None
+        if b"@" in text or b'"uri":""' in text or text.count(b"{") + text.count(b"[") > MAX_DEPTH // 2:
+            return None
+        if any(form in text for form in self._root_forms):
+            return None
+        lowered = text.lower()
+        for word in _TELLING:
+            if word in lowered:
+                return None
+        # The source that a result shows in its usual places is looked at as such; any other needs a copy.
+        shown = lowered.count(b'"snippet"')
+        for location in objects(result.get("locations")) if shown else ():
+            physical = as_object(location.get("physicalLocation"))
+            for region in (physical.get("region"), physical.get("contextRegion")):
+                if isinstance(region, dict) and (content := region.get("snippet")) is not None:
+                    shown -= 1
+                    if not isinstance(content, dict) or self._content(content) != content:
+                        return None
+        return text if not shown else None
 
     def value(self, value: Any, key: str, depth: int) -> Any:
         if depth > MAX_DEPTH:
-            raise SarifInvalid(
-                f"The SARIF document is nested more than {MAX_DEPTH} levels deep.",
-                next="export the report again with the scanner's own SARIF writer.",
-            )
+            return _TOO_DEEP
         if isinstance(value, str):
             return self._text(value, key)
         if isinstance(value, dict):
@@ -245,15 +319,21 @@ class _Redactor:
         if key in _CODE:
             return self._content(value)
         copy: Sarif = {}
+        # A large report has millions of entries, so numbers and texts are taken over without another call.
         for name, item in value.items():
             inner = name if isinstance(name, str) else str(name)
-            if inner == "uri" and item and isinstance(item, str):
+            shown = self._key(inner) if "/" in inner else inner
+            if item.__class__ is int or item is None:
+                copy[shown] = item
+            elif not isinstance(item, str):
+                copy[shown] = self.value(item, inner, depth + 1)
+            elif inner == "uri" and item:
                 if uri := self._text(item, inner):
                     copy[inner] = uri
-            elif isinstance(item, str) and inner.lower() in _HEADERS:
+            elif inner.lower() in _HEADERS:
                 copy[inner] = REDACTED
             else:
-                copy[self._key(inner)] = self.value(item, inner, depth + 1)
+                copy[shown] = self._text(item, inner)
         return copy
 
     def _content(self, content: Sarif) -> Sarif:
@@ -306,6 +386,8 @@ def _without_secret(value: Any, facts: RuleFacts, only_secrets: bool, key: str =
         return None
     if isinstance(value, list):
         return [_without_secret(item, facts, only_secrets, key, depth + 1) for item in value]
+    if key == "message" and isinstance(value, str):
+        return secret_message(value, only_secrets=only_secrets)
     if not isinstance(value, dict):
         return value
     if key == "message":
@@ -338,10 +420,20 @@ def _secret_message_object(message: Sarif, only_secrets: bool) -> Sarif:
     return copy
 
 
-def _root_pattern(root: Path | None) -> re.Pattern[str] | None:
+def _spelled(root: Path | None) -> set[str]:
     folders = [folder for folder in spellings(root) if folder.strip("/")]
-    if not folders:
+    return {form for folder in folders for form in (folder, quote(folder))}
+
+
+def _root_forms(root: Path | None) -> tuple[bytes, ...] | None:
+    """Return how the root shows in JSON text; None if its name looks different there."""
+    forms = tuple(form.rstrip("/").encode("utf-8", "replace") for form in _spelled(root))
+    return forms if all(json_bytes(form.decode()) == b'"%b"' % form for form in forms) else None
+
+
+def _root_pattern(root: Path | None) -> re.Pattern[str] | None:
+    forms = _spelled(root)
+    if not forms:
         return None
-    forms = {form for folder in folders for form in (folder, quote(folder))}
     alternatives = "|".join(re.escape(form.rstrip("/")) for form in sorted(forms, key=len, reverse=True))
     return re.compile(rf"(?:file:/{{2,3}}(?=/)|file:)?(?<![\w.\-])(?:{alternatives})(?:/|(?![\w\-]|\.\w))")

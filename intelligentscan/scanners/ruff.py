@@ -12,39 +12,42 @@ import json
 import os
 import re
 import tokenize
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from intelligentscan.scanners import engine_sarif
-from intelligentscan.scanners.child_engine import Call, ChildEngine, EngineFacts, Report
+from intelligentscan.scanners.child_engine import ChildEngine
+from intelligentscan.scanners.config import EngineConfig
 from intelligentscan.scanners.copies import CopyNames
-from intelligentscan.scanners.interface import TargetFile
+from intelligentscan.scanners.engine_call import Call, Report, Setting
+from intelligentscan.scanners.interface import EngineFacts, TargetFile
+from intelligentscan.scanners.text_copy import SLOW_CODECS
 
 _MIB = 1024 * 1024
 _NEWEST_SYNTAX = "py314"
 _FAILED = re.compile(r"^(?:warning|error): Failed to \w+ (\S+): (.*)$", re.MULTILINE)
-_SLOW_CODECS = frozenset({"punycode", "idna"})
-"""Decoding these takes time that grows with the square of the file."""
 
 
 class Ruff(ChildEngine):
     """The ruff engine; see the module."""
 
     name: str = "ruff"
+    package: ClassVar[str | None] = "ruff"
     default_rules: ClassVar[tuple[str, ...]] = ("S",)
     max_files: ClassVar[int] = 1_000
     max_bytes: ClassVar[int] = 64 * _MIB
 
-    def suffixes(self) -> frozenset[str]:
+    def kinds(self) -> tuple[str, ...]:
         """Return the file suffixes the engine analyses."""
-        return frozenset({".py", ".pyw", ".pyi"})
+        return (".py", ".pyw", ".pyi")
 
     def parallel(self) -> int:
         """Return how many calls may run at once: one, because ruff uses all processors itself."""
         return 1
 
-    def program(self) -> list[str]:
+    def program(self, options: EngineConfig | None = None, avoid: Path | None = None) -> list[str]:
         """Return the program that came with our dependency, never one from PATH.
 
         Raises:
@@ -59,20 +62,20 @@ class Ruff(ChildEngine):
         except FileNotFoundError as exc:
             raise self.not_started("it is not installed") from exc
 
-    async def read_facts(self, workspace: Path) -> EngineFacts:
+    async def read_facts(self, program: Sequence[str], workspace: Path) -> EngineFacts:
         """Ask ruff for its version and its stable rules.
 
         Raises:
             ScanFailed: ruff is missing or does not answer.
         """
-        version = (await self.answer(["--version"], workspace)).decode("utf-8", "replace").split()
+        version = (await self.answer(program, ["--version"], workspace)).decode("utf-8", "replace").split()
         try:
-            rules = json.loads(await self.answer(["rule", "--all", "--output-format", "json"], workspace))
+            rules = json.loads(await self.answer(program, ["rule", "--all", "--output-format", "json"], workspace))
             return EngineFacts(version[1], tuple(sorted(rule["code"] for rule in rules if _runs(rule))))
         except (ValueError, KeyError, IndexError, TypeError) as exc:
             raise self.not_started("its answer was not understood") from exc
 
-    def prepared(self, file: TargetFile, workspace: Path) -> TargetFile:
+    def prepared(self, file: TargetFile, setting: Setting) -> TargetFile:
         """Return the file with a UTF-8 copy if it declares another encoding."""
         if file.copy is None:
             return file
@@ -82,12 +85,12 @@ class Ruff(ChildEngine):
             if encoding in {"utf-8", "utf-8-sig"}:
                 data.decode("utf-8")
                 return file
-            if encoding in _SLOW_CODECS:
+            if encoding in SLOW_CODECS:
                 return replace(file, copy=None, reason=f"its encoding {encoding} is not supported")
             decoded = data.decode(encoding)
         except (SyntaxError, LookupError, ValueError):
             return replace(file, copy=None, reason="not in the encoding it declares (UTF-8 if none)")
-        folder = workspace / "decoded"
+        folder = setting.workspace / "decoded"
         folder.mkdir(mode=0o700, exist_ok=True)
         copy = folder / file.copy.name
         copy.write_bytes(decoded.encode("utf-8", "replace"))

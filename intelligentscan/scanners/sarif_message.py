@@ -18,7 +18,10 @@ def message_of(result: Sarif, facts: RuleFacts, limit: int = _MAX_TEMPLATE) -> s
         facts: its rule.
         limit: most characters to read; a text that is still to be redacted needs all of them.
     """
-    message = as_object(result.get("message"))
+    message = result.get("message")
+    if isinstance(message, str):  # against the standard, but it says what is wrong
+        return text_of(message, limit) or None
+    message = as_object(message)
     template = text_of(message.get("text"), limit) or text_of(message.get("markdown"), limit)
     identifier = text_of(message.get("id"))
     if not template and identifier:

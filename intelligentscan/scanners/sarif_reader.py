@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from intelligentscan.domain.errors import TooLarge
-from intelligentscan.domain.scan import Finding
+from intelligentscan.domain.scan import Finding, Suppression
 from intelligentscan.domain.text import untrusted
 from intelligentscan.scanners.fingerprint import Sighting, fingerprints
 from intelligentscan.scanners.interface import Sarif
@@ -41,7 +41,9 @@ MAX_SNIPPET = 400
 MAX_WARNINGS = 100
 _MAX_LINE = 10_000
 _MAX_SECRET_MESSAGE = 1_000_000
-_BASELINES = frozenset({"new", "unchanged", "updated", "absent"})
+_MAX_JUSTIFICATION, _MAX_SHOWN_JUSTIFICATION = 4_000, 400
+# Drafts of the standard said "existing" of what was there before.
+_BASELINES = {"new": "new", "unchanged": "unchanged", "updated": "updated", "absent": "absent", "existing": "unchanged"}
 _NOT_A_FINDING = frozenset({"pass", "open", "informational", "notApplicable", "review"})
 _PLACEHOLDER_PRINTS = frozenset({"requires login", "unknown", "none", "null", "0", ""})
 _NAME = re.compile(r"[^a-z0-9._]+")
@@ -63,6 +65,7 @@ class SarifReading:
         runs: how many SARIF runs the document has.
         executed: false if a tool says that it failed, or a run has no results at all.
         not_findings: results of a kind other than fail.
+        secrets: the values that were taken out, to be taken out of the document as well.
     """
 
     findings: tuple[Finding, ...] = ()
@@ -75,6 +78,7 @@ class SarifReading:
     runs: int = 0
     executed: bool = True
     not_findings: int = 0
+    secrets: Secrets = field(default_factory=Secrets, repr=False, compare=False)
 
 
 def read_sarif(
@@ -132,6 +136,8 @@ class _Reader:
                 self._warn(f"run {number}: not an object, skipped")
         if not runs:
             self._warn("the document has no runs")
+        if document.get("inlineExternalProperties"):
+            self._warn("the document has inlineExternalProperties, which are not read")
         if self._kinds:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self._kinds.items()))
             self._warn(f"results that are no findings: {kinds}")
@@ -153,6 +159,7 @@ class _Reader:
             runs=len(runs),
             executed=self._executed and bool(runs),
             not_findings=sum(self._kinds.values()),
+            secrets=self._secrets,
         )
 
     def _warn(self, text: str) -> None:
@@ -169,6 +176,11 @@ class _Reader:
         self._scanners[book.scanner or "unknown"] = None
         self._versions[engine] = text_of(driver.get("semanticVersion"), 100) or text_of(driver.get("version"), 100)
         successful = self._invocations(number, run, uris)
+        if external := sorted(as_object(run.get("externalPropertyFileReferences"))):
+            kinds = untrusted(", ".join(external), 100)
+            self._warn(f"run {number} ({engine}): parts of it are in other files, which are not read: {kinds}")
+            if "results" in external:
+                self._executed = False
         results = run.get("results")
         if not isinstance(results, list):
             self._executed = False
@@ -247,10 +259,10 @@ class _Reader:
                 "end_line": _position(region.get("endLine")),
                 "snippet": None if shown is None else bounded(shown, MAX_SNIPPET),
                 "symbol": _symbol(location),
-                "cwe": list(cwes(engine, facts.id, result_cwes(result) or facts.cwes)),
+                "cwe": list(cwes(engine, facts.id, result_cwes(result, facts) or facts.cwes)),
                 "producer_fingerprints": {} if secret else _prints(result),
-                "suppressed": self._suppressed(where, result.get("suppressions")),
-                "baseline_state": baseline if isinstance(baseline, str) and baseline in _BASELINES else None,
+                **self._suppression(where, result.get("suppressions")),
+                "baseline_state": _BASELINES.get(baseline) if isinstance(baseline, str) else None,
             }
         )
         self._sightings.append(
@@ -275,14 +287,21 @@ class _Reader:
         basis = self._secrets.redact_unmistakable(without_userinfo(without_named_literals(text)))
         return self._secrets.redact(basis, code=True), basis
 
-    def _suppressed(self, where: str, suppressions: Any) -> bool:
+    def _suppression(self, where: str, suppressions: Any) -> dict[str, Any]:
         """Apply SARIF 2.1.0 section 3.27.23: suppressed if there are suppressions and none is open or rejected."""
         if not suppressions:
-            return False
+            return {}
         if not isinstance(suppressions, list) or not all(isinstance(item, dict) for item in suppressions):
             self._warn(f"{where}: suppressions are malformed; counted as not suppressed")
-            return False
-        return all(item.get("status", "accepted") == "accepted" for item in suppressions)
+            return {}
+        if not all((item.get("status") or "accepted") == "accepted" for item in suppressions):
+            return {}
+        for item in suppressions:
+            if item.get("kind") in ("inSource", "external"):
+                said = self._secrets.redact(without_userinfo(text_of(item.get("justification"), _MAX_JUSTIFICATION)))
+                known = Suppression(kind=item["kind"], justification=bounded(said, _MAX_SHOWN_JUSTIFICATION) or None)
+                return {"suppressed": True, "suppression": known}
+        return {"suppressed": True}
 
     def _drop_constant_prints(self) -> None:
         """Forget producer fingerprints that are the same for every result, for they identify nothing."""

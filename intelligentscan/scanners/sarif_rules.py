@@ -14,6 +14,7 @@ from intelligentscan.scanners.interface import Sarif
 UNKNOWN_RULE = "unknown"
 MAX_RULE_ID = 250
 MAX_CWES = 20
+_MAX_TAXONOMIES = 100
 _CWE = re.compile(r"\bcwe[-_ :/]?0*([1-9][0-9]{0,4})\b", re.IGNORECASE)
 _CWE_PROPERTIES = ("cwe", "CWE", "cwes", "cwe_id")
 _NUMBER = re.compile(r"0*([1-9][0-9]{0,4})")
@@ -23,11 +24,38 @@ _SECRET_WORDS = re.compile(
     re.IGNORECASE,
 )
 _SECRET_CWES = frozenset({"CWE-259", "CWE-321", "CWE-798"})
+_Link = tuple[Any, ...]
 _SECRET_CODES = frozenset({"B105", "B106", "B107", "S105", "S106", "S107"})
 _SECRET_SCANNERS = re.compile(
     r"gitleaks|trufflehog|detect-?secrets|betterleaks|kingfisher|ggshield|gitguardian|nosey-?parker|secret",
     re.IGNORECASE,
 )
+
+
+class Taxonomies:
+    """The taxonomies of one run, in which a reference may name a taxon by its place alone."""
+
+    def __init__(self, run: Sarif) -> None:
+        self._components = as_list(run.get("taxonomies"))[:_MAX_TAXONOMIES]
+
+    def cwes(self, reference: Sarif) -> list[str]:
+        """Return the CWE that a reference to a taxon means, if it means one."""
+        pointer = as_object(reference.get("toolComponent"))
+        component = self._component(pointer)
+        taxon = _at(component.get("taxa"), reference.get("index"))
+        identifier = text_of(reference.get("id")) or text_of(taxon.get("id"))
+        name = text_of(pointer.get("name")) or text_of(component.get("name"))
+        if "cwe" in name.lower() and (match := _NUMBER.fullmatch(identifier.strip())):
+            return [f"CWE-{match[1]}"]
+        return _in_text(identifier)
+
+    def _component(self, pointer: Sarif) -> Sarif:
+        for key in ("guid", "name"):
+            if wanted := text_of(pointer.get(key)).lower():
+                for component in objects(self._components):
+                    if text_of(component.get(key)).lower() == wanted:
+                        return component
+        return _at(self._components, pointer.get("index"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +69,7 @@ class RuleFacts:
     tags: tuple[str, ...] = ()
     secret: bool = False
     strings: Sarif = field(default_factory=dict)
+    taxonomies: Taxonomies = field(default_factory=lambda: Taxonomies({}))
 
 
 class RuleBook:
@@ -60,6 +89,8 @@ class RuleBook:
                 if isinstance(descriptor, dict):
                     self._register(number, descriptor)
         self._facts: dict[tuple[int, int, str], RuleFacts] = {}
+        self._linked: dict[_Link, RuleFacts] = {}
+        self._taxonomies = Taxonomies(run)
         self._overrides = [_overrides(invocation) for invocation in objects(run.get("invocations"))]
 
     def _register(self, component: int, descriptor: Sarif) -> None:
@@ -74,6 +105,15 @@ class RuleBook:
 
     def of(self, result: Sarif) -> RuleFacts:
         """Return the rule a result means; an unlinked result gets the placeholder id `unknown`."""
+        link = _link(result)
+        known = self._linked.get(link) if link is not None else None
+        if known is None:
+            known = self._find(result)
+            if link is not None:
+                self._linked[link] = known
+        return known
+
+    def _find(self, result: Sarif) -> RuleFacts:
         reference = as_object(result.get("rule"))
         named = text_of(result.get("ruleId")) or text_of(reference.get("id"))
         component, descriptor = self._descriptor(result, reference, named)
@@ -132,7 +172,7 @@ class RuleBook:
     def _read(self, rule: str, component: int, descriptor: Sarif) -> RuleFacts:
         properties = as_object(descriptor.get("properties"))
         tags = tuple(tag for tag in as_list(properties.get("tags")) if isinstance(tag, str))
-        cwes = _rule_cwes(descriptor, properties, tags)
+        cwes = _rule_cwes(descriptor, properties, tags, self._taxonomies)
         level = as_object(descriptor.get("defaultConfiguration")).get("level")
         owner = self._components[component] if component < len(self._components) else {}
         strings = {**as_object(owner.get("globalMessageStrings")), **as_object(descriptor.get("messageStrings"))}
@@ -143,44 +183,66 @@ class RuleBook:
             or not _SECRET_CWES.isdisjoint(cwes)
             or any(_SECRET_WORDS.search(text[:500]) for text in (rule, name, *tags))
         )
-        return RuleFacts(rule, descriptor, level if isinstance(level, str) else None, cwes, tags, secret, strings)
+        level = level if isinstance(level, str) else None
+        return RuleFacts(rule, descriptor, level, cwes, tags, secret, strings, self._taxonomies)
+
+
+def _link(result: Sarif) -> _Link | None:
+    """Return everything by which a result names its rule, as a key; None if some of it is no plain value."""
+    index, reference = result.get("ruleIndex"), result.get("rule")
+    link: _Link = (result.get("ruleId"), index)
+    if reference is not None:
+        if not isinstance(reference, dict):
+            return None
+        index = reference.get("index")
+        component = reference.get("toolComponent")
+        link += (reference.get("id"), index, reference.get("guid"))
+        if isinstance(component, dict):
+            link += (component.get("index"), component.get("guid"), component.get("name"))
+    for part in link:
+        # Not isinstance: True and 1.0 would find what 1 stands for.
+        if part.__class__ is not str and part.__class__ is not int and part is not None:
+            return None
+    return link
 
 
 def is_secret_result(facts: RuleFacts, result: Sarif) -> bool:
     """Tell whether a result reports a password or key, so that its texts may hold it."""
     if facts.secret:
         return True
-    return bool(result.get("taxa") or result.get("properties")) and not _SECRET_CWES.isdisjoint(result_cwes(result))
+    return bool(result.get("taxa") or result.get("properties")) and not _SECRET_CWES.isdisjoint(
+        result_cwes(result, facts)
+    )
 
 
-def result_cwes(result: Sarif) -> tuple[str, ...]:
+def result_cwes(result: Sarif, facts: RuleFacts) -> tuple[str, ...]:
     """Return the CWEs that the result itself names."""
+    if "taxa" not in result and "properties" not in result:
+        return ()
     properties = as_object(result.get("properties"))
     found: list[str] = []
     for taxon in objects(result.get("taxa")):
-        found += _taxon(taxon)
+        found += facts.taxonomies.cwes(taxon)
     found += _cwe_property(properties)
     for tag in as_list(properties.get("tags")):
         found += _in_text(tag)
     return _distinct(found)
 
 
-def _rule_cwes(descriptor: Sarif, properties: Sarif, tags: Iterable[str]) -> tuple[str, ...]:
+def _rule_cwes(descriptor: Sarif, properties: Sarif, tags: Iterable[str], taxonomies: Taxonomies) -> tuple[str, ...]:
     found: list[str] = []
     for relationship in objects(descriptor.get("relationships")):
-        found += _taxon(as_object(relationship.get("target")))
+        found += taxonomies.cwes(as_object(relationship.get("target")))
     found += _cwe_property(properties)
     for tag in tags:
         found += _in_text(tag)
     return _distinct(found)
 
 
-def _taxon(reference: Sarif) -> list[str]:
-    component = text_of(as_object(reference.get("toolComponent")).get("name"))
-    identifier = text_of(reference.get("id"))
-    if "cwe" in component.lower() and (match := _NUMBER.fullmatch(identifier.strip())):
-        return [f"CWE-{match[1]}"]
-    return _in_text(identifier)
+def _at(rows: Any, index: Any) -> Sarif:
+    """Return the object at a place of an array, empty if there is none."""
+    rows, place = as_list(rows), whole(index)
+    return as_object(rows[place]) if place is not None and 0 <= place < len(rows) else {}
 
 
 def _cwe_property(properties: Sarif) -> list[str]:

@@ -1,7 +1,12 @@
-"""SARIF out: one valid SARIF 2.1.0 log of a whole scan, one run per engine, without any path of this machine."""
+"""SARIF out: one valid SARIF 2.1.0 log of a whole scan, one run per engine, without any path of this machine.
+
+What is valid says the OASIS schema in `schemas/`; the tests hold every kind of log against it.
+"""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 from urllib.parse import quote
 
@@ -10,16 +15,19 @@ from intelligentscan.domain.scan import EngineCoverage, Finding
 from intelligentscan.domain.severity import Severity
 from intelligentscan.scanners.fingerprint import FINGERPRINT_VERSION
 from intelligentscan.scanners.interface import Sarif, ScanReport, Vcs
-from intelligentscan.scanners.sarif_reader import engine_name
-from intelligentscan.scanners.sarif_rules import as_object, objects, text_of
+from intelligentscan.scanners.line_hash import LINE_HASH
+from intelligentscan.scanners.matching import FindingChange
+from intelligentscan.scanners.report_view import RunFacts
+from intelligentscan.scanners.sarif_document import json_bytes
+from intelligentscan.scanners.sarif_rules import text_of, whole
+from intelligentscan.scanners.sarif_tool import CWE, ToolPart, invocation_of
 from intelligentscan.scanners.secret_text import without_userinfo
-from intelligentscan.scanners.severity_map import SEVERITY_MAP_VERSION, canonical_rule
+from intelligentscan.scanners.severity_map import SEVERITY_MAP_VERSION
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 ROOT = "SRCROOT"
 FINGERPRINT_KEY = f"intelligentscan/v{FINGERPRINT_VERSION}"
 MAX_NOTIFICATIONS = 1_000
-MAX_RULES = 5_000
 _LEVELS: dict[Severity, str] = {
     "critical": "error",
     "high": "error",
@@ -27,73 +35,138 @@ _LEVELS: dict[Severity, str] = {
     "low": "note",
     "info": "note",
 }
-_WEB = re.compile(r"https?://[!-~]{1,500}")
+_TIMES = ("startTimeUtc", "endTimeUtc")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z")
 _SCP = re.compile(r"\A((?:[\w.\-]+@)?[\w.\-]{2,}):(?!/)(.+)\Z")
 _DRIVE = re.compile(r"[A-Za-z]:/")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:[!-~]+")
 
 
-def combined(report: ScanReport, *, run_id: str | None = None) -> Sarif:
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One result to be: a finding, and what became of it if it was compared."""
+
+    finding: Finding
+    change: FindingChange | None = None
+    absent: bool = False
+
+
+def combined(report: ScanReport, facts: RunFacts | None = None, *, as_text: bool = False) -> Sarif:
     """Return the report as one SARIF log.
 
     Args:
         report: a finished scan or import, redacted.
-        run_id: the run it is logged under, if that is known; it becomes part of the automation id.
+        facts: what is known about its run and its baseline; with a change, the log has baseline states, and absent
+            results for what is gone.
+        as_text: whether each result is returned as its JSON text, as `sarif_pieces` takes it.
     """
+    facts = facts or RunFacts()
     coverage = {row.engine: row for row in report.coverage}
-    by_engine: dict[str, list[Finding]] = {engine: [] for engine in (*coverage, *report.rules_run)}
-    for finding in report.findings:
-        by_engine.setdefault(finding.engine, []).append(finding)
-    runs = [_run(report, engine, found, coverage.get(engine), run_id) for engine, found in by_engine.items()]
+    by_engine: dict[str, list[_Entry]] = {engine: [] for engine in (*coverage, *report.rules_run)}
+    changes: Sequence[FindingChange | None] = facts.change.current if facts.change else ()
+    for finding, change in zip_longest(report.findings, changes[: len(report.findings)]):
+        by_engine.setdefault(finding.engine, []).append(_Entry(finding, change))
+    for gone in facts.change.gone if facts.change else ():
+        # An engine that did not run says nothing about its earlier results, not even that they are absent.
+        if gone.finding.engine in by_engine:
+            by_engine[gone.finding.engine].append(_Entry(gone.finding, gone, absent=True))
+    keep = json_bytes if as_text else _unchanged
+    runs = [_run(report, facts, engine, found, coverage.get(engine), keep) for engine, found in by_engine.items()]
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": runs}
 
 
+def _unchanged(result: Sarif) -> Sarif:
+    return result
+
+
 def _run(
-    report: ScanReport, engine: str, findings: Sequence[Finding], coverage: EngineCoverage | None, run_id: str | None
+    report: ScanReport,
+    facts: RunFacts,
+    engine: str,
+    entries: Sequence[_Entry],
+    coverage: EngineCoverage | None,
+    keep: Callable[[Sarif], Sarif | bytes],
 ) -> Sarif:
-    rules = _rules(report, engine, findings)
-    index = {rule["id"]: number for number, rule in enumerate(rules)}
+    tool = ToolPart(report, engine, [entry.finding for entry in entries])
     version = coverage.version if coverage else report.scanner_version
-    driver: Sarif = {"name": engine, "rules": rules}
-    if version:
-        driver["version"] = version
+    driver: Sarif = {"name": engine, **({"version": version} if version else {}), "rules": tool.rules}
     name = report.config.name if report.config else report.kind
+    own: Sarif = {"version": __version__, "severityMap": SEVERITY_MAP_VERSION}
+    if facts.baseline_run_id is not None:
+        own["baselineRunId"] = facts.baseline_run_id
     run: Sarif = {
         "tool": {"driver": driver},
-        "automationDetails": {"id": f"intelligentscan/{_segment(name)}/{_segment(run_id or '')}"},
+        "automationDetails": {
+            "id": f"intelligentscan/{_segment(name)}/{_segment(facts.run_id or facts.started or '')}"
+        },
         "columnKind": "unicodeCodePoints",
         "originalUriBaseIds": {ROOT: {"description": {"text": "The scanned folder."}}},
         "invocations": [_invocation(report, engine, coverage)],
-        "results": [_result(finding, index) for finding in findings],
-        "properties": {"intelligentscan": {"version": __version__, "severityMap": SEVERITY_MAP_VERSION}},
+        "results": [keep(_result(entry, tool)) for entry in entries],
+        "properties": {"intelligentscan": own},
     }
+    if tool.taxonomy is not None:
+        driver["supportedTaxonomies"] = [{"name": CWE, "index": 0}]
+        run["taxonomies"] = [tool.taxonomy]
     if provenance := _provenance(report.vcs):
         run["versionControlProvenance"] = [provenance]
     return run
 
 
-def _result(finding: Finding, index: dict[str, int]) -> Sarif:
+def _result(entry: _Entry, tool: ToolPart) -> Sarif:
+    finding = entry.finding
+    prints = {**finding.producer_fingerprints, FINGERPRINT_KEY: finding.fingerprint}
+    if finding.line_hash is not None:
+        prints.setdefault(LINE_HASH, finding.line_hash)
+    properties: Sarif = {"severity": finding.severity, "severitySource": finding.severity_source}
     result: Sarif = {
         "ruleId": finding.rule,
         "level": _LEVELS[finding.severity],
         "message": {"text": finding.message or "(no message)"},
-        "partialFingerprints": {**finding.producer_fingerprints, FINGERPRINT_KEY: finding.fingerprint},
-        "properties": {"severity": finding.severity, "severitySource": finding.severity_source},
+        "partialFingerprints": prints,
+        "properties": properties,
     }
-    if finding.rule in index:
-        result["ruleIndex"] = index[finding.rule]
+    if (index := tool.index.get(finding.rule)) is not None:
+        result["ruleIndex"] = index
     if finding.cwe:
-        result["properties"]["cwe"] = list(finding.cwe)
+        result["taxa"] = [tool.taxon(cwe) for cwe in finding.cwe]
     if finding.kind != "fail":
         result["kind"], result["level"] = finding.kind, "none"
-    if finding.baseline_state:
-        result["baselineState"] = finding.baseline_state
+    if (state := _baseline_state(entry)) is not None:
+        result["baselineState"] = state
+    if entry.change is not None:
+        properties["state"] = entry.change.state
+        if entry.change.reason:
+            properties["stateReason"] = entry.change.reason
     if finding.suppressed:
-        in_source = finding.engine in ("bandit", "ruff")
-        result["suppressions"] = [{"kind": "inSource" if in_source else "external", "status": "accepted"}]
+        result["suppressions"] = [_suppression(finding)]
     if location := _location(finding):
         result["locations"] = [location]
     return result
+
+
+def _baseline_state(entry: _Entry) -> str | None:
+    """Return the state against the baseline; none where it cannot be told, for then nobody knows that it is new."""
+    if entry.absent:
+        return "absent"
+    if entry.change is None or entry.change.state == "unmatched":
+        return entry.finding.baseline_state
+    if (before := entry.change.previous) is None or entry.change.state == "reopened":
+        return None if entry.change.state == "not_comparable" else "new"
+    return "unchanged" if _shown(before) == _shown(entry.finding) else "updated"
+
+
+def _shown(finding: Finding) -> tuple[object, ...]:
+    """Return what a result shows of a finding."""
+    return finding.rule, finding.severity, finding.message, finding.location, finding.column, finding.suppressed
+
+
+def _suppression(finding: Finding) -> Sarif:
+    known = finding.suppression
+    if known is None:
+        return {"kind": "inSource" if finding.engine in ("bandit", "ruff") else "external", "status": "accepted"}
+    justified = {"justification": known.justification} if known.justification else {}
+    return {"kind": known.kind, "status": "accepted", **justified}
 
 
 def _location(finding: Finding) -> Sarif:
@@ -132,8 +205,11 @@ def artifact_location(path: str) -> Sarif:
 def _invocation(report: ScanReport, engine: str, coverage: EngineCoverage | None) -> Sarif:
     status = coverage.status if coverage else report.status
     invocation: Sarif = {"executionSuccessful": status == "complete"}
-    if coverage is not None and coverage.exit_code is not None:
-        invocation["exitCode"] = coverage.exit_code
+    said = invocation_of(report, engine)
+    invocation |= {key: time for key in _TIMES if _TIME.fullmatch(time := text_of(said.get(key), 40))}
+    exit_code = coverage.exit_code if coverage is not None else whole(said.get("exitCode"))
+    if exit_code is not None:
+        invocation["exitCode"] = exit_code
     failed = report.failed_files.get(engine, ())
     notifications = [_notification(path, coverage) for path in failed[:MAX_NOTIFICATIONS]]
     if len(failed) > MAX_NOTIFICATIONS:
@@ -154,49 +230,6 @@ def _notification(path: str, coverage: EngineCoverage | None) -> Sarif:
         "message": {"text": reason},
         "locations": [{"physicalLocation": {"artifactLocation": artifact_location(path)}}],
     }
-
-
-def _rules(report: ScanReport, engine: str, findings: Iterable[Finding]) -> list[Sarif]:
-    """Return the rules that ran or found something, as far as the scanner describes them."""
-    described = _descriptions(report, engine)
-    cwes: dict[str, dict[str, None]] = {}
-    for finding in findings:
-        cwes.setdefault(finding.rule, {}).update(dict.fromkeys(finding.cwe))
-    ran = {canonical_rule(engine, rule) for rule in report.rules_run.get(engine, ())}
-    rules: list[Sarif] = []
-    for rule in [*sorted(cwes), *sorted(ran - cwes.keys())][: MAX_RULES + len(cwes)]:
-        descriptor = {"id": rule, **described.get(rule, {})}
-        if tags := [f"external/cwe/cwe-{int(cwe[4:]):03d}" for cwe in cwes.get(rule, ())]:
-            descriptor["properties"] = {"tags": ["security", *tags]}
-        rules.append(descriptor)
-    return rules
-
-
-def _descriptions(report: ScanReport, engine: str) -> dict[str, Sarif]:
-    """Return what the scanner's own documents say about its rules."""
-    found: dict[str, Sarif] = {}
-    for document in (*report.engine_sarif.values(), report.sarif):
-        for run in objects(document.get("runs")):
-            driver = as_object(as_object(run.get("tool")).get("driver"))
-            if engine_name(text_of(driver.get("name"))) != engine:
-                continue
-            for descriptor in objects(driver.get("rules")):
-                rule = canonical_rule(engine, text_of(descriptor.get("id")))
-                if rule and rule not in found:
-                    found[rule] = _description(descriptor)
-    return found
-
-
-def _description(descriptor: Sarif) -> Sarif:
-    copy: Sarif = {}
-    if name := text_of(descriptor.get("name")):
-        copy["name"] = name
-    if text := text_of(as_object(descriptor.get("shortDescription")).get("text"), 1_000):
-        copy["shortDescription"] = {"text": text}
-    uri = text_of(descriptor.get("helpUri"), 500)
-    if _WEB.fullmatch(uri):
-        copy["helpUri"] = uri
-    return copy
 
 
 def _provenance(vcs: Vcs) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from intelligentscan.scanners.copies import Copier
 from intelligentscan.scanners.engine_sarif import SCHEMA
 from intelligentscan.scanners.engines import ENGINES
 from intelligentscan.scanners.files import FileList, list_files
+from intelligentscan.scanners.finding_context import placed
 from intelligentscan.scanners.interface import (
     Engine,
     EngineResult,
@@ -32,8 +33,11 @@ from intelligentscan.scanners.interface import (
     Vcs,
     shown_path,
 )
+from intelligentscan.scanners.line_hash import with_line_hashes
 from intelligentscan.scanners.redaction import collect_secrets, redact_findings, redact_sarif
+from intelligentscan.scanners.rule_files import pinned
 from intelligentscan.scanners.secret_text import Secrets
+from intelligentscan.scanners.source_lines import SourceLines
 
 _COPIES_AT_ONCE = 500
 _SHARE_LISTED, _SHARE_COPIED, _SHARE_ENGINES = 0.02, 0.10, 0.97
@@ -55,7 +59,7 @@ async def scan_folder(
         The report; its status is `complete` only if every engine analysed every file it takes.
 
     Raises:
-        InvalidArgument: the configuration names an unknown engine, or selects no rule of an engine.
+        InvalidArgument: the configuration names an unknown engine or one that is not installed, or selects no rule.
         NothingToScan: the folder holds no file that an engine takes.
         PathRefused: the folder is missing, no folder, or neither it nor any of its files can be read.
         ScanFailed: no engine analysed any file.
@@ -64,6 +68,7 @@ async def scan_folder(
     began = time.perf_counter()
     meter = _Meter(progress, len(config.engines))
     engines = [ENGINES[name] for name in sorted(config.checked().engines)]
+    config = await run_sync(_checked, config, engines, root)
     try:
         async with private_folder() as workspace:
             await meter.tell(0.0, "listing files")
@@ -122,13 +127,21 @@ class _Outcome:
     warnings: list[str] = field(default_factory=list)
 
 
+def _checked(config: ScanConfig, engines: Sequence[Engine], root: Path) -> ScanConfig:
+    """Return the configuration with the digests of its rules, once every engine can do what is asked of it."""
+    config = pinned(config)
+    for engine in engines:
+        engine.check(config.engines[engine.name], root)
+    return config
+
+
 def _candidates(listed: FileList, engines: Sequence[Engine]) -> list[TargetFile]:
     """Return the files that some engine takes."""
-    suffixes = _suffixes(engines)
-    candidates = [file for file in listed.files if _suffix(file) in suffixes]
+    candidates = [file for file in listed.files if any(engine.takes(file.path) for engine in engines)]
     if candidates:
         return candidates
-    names, taken = " or ".join(engine.name for engine in engines), ", ".join(sorted(suffixes))
+    names = " or ".join(engine.name for engine in engines)
+    taken = ", ".join(sorted({kind for engine in engines for kind in engine.kinds()}))
     if listed.unreadable_folders:
         raise PathUnreadable(
             f"The folder holds no readable file that {names} analyses, and {len(listed.unreadable_folders)} of its "
@@ -141,10 +154,6 @@ def _candidates(listed: FileList, engines: Sequence[Engine]) -> list[TargetFile]
         "scanner with log_scan_run and sarif_path.",
         details={"files": len(listed.files), "skipped": listed.skipped},
     )
-
-
-def _suffixes(engines: Sequence[Engine]) -> frozenset[str]:
-    return frozenset[str]().union(*(engine.suffixes() for engine in engines))
 
 
 def _found(listed: FileList) -> str:
@@ -215,13 +224,13 @@ async def _run_engines(target: Target, engines: Sequence[Engine], config: ScanCo
 async def _run_engine(
     target: Target, engine: Engine, config: ScanConfig, meter: _Meter, warnings: list[str]
 ) -> EngineResult:
-    files = [file for file in target.files if _suffix(file) in engine.suffixes()]
-    version = await engine.version()
-    pinned = config.engines[engine.name].version
-    if pinned is not None and pinned != version:
+    files = [file for file in target.files if engine.takes(file.path)]
+    options = config.engines[engine.name]
+    version = (await engine.facts(options, target.root)).version
+    if options.version is not None and options.version != version:
         warnings.append(
-            f"degraded: the configuration asks for {engine.name} {pinned}, this is {version}; findings may differ for "
-            "that reason alone."
+            f"degraded: the configuration asks for {engine.name} {options.version}, this is {version}; findings may "
+            "differ for that reason alone."
         )
 
     async def on_files_done(more: int) -> None:
@@ -232,10 +241,17 @@ async def _run_engine(
 
 def _check_learned(outcome: _Outcome) -> None:
     """Refuse to report on a target of which no engine analysed anything."""
-    if any(result.coverage.files_analyzed for result in outcome.results.values()):
+    seen = [result.coverage for result in outcome.results.values() if result.coverage.files_seen]
+    if any(coverage.status != "failed" for coverage in seen):
         return
     if not outcome.results and len(outcome.refusals) == 1:
         raise next(iter(outcome.refusals.values()))
+    if not seen and not outcome.refusals:
+        raise NothingToScan(
+            "The folder holds nothing that the rules of these engines are for.",
+            next="call scan_vulnerabilities with other engines, or with a configuration that names rules for its "
+            "languages.",
+        )
     said = {name: refusal.message for name, refusal in outcome.refusals.items()}
     failures = [line for result in outcome.results.values() for line in result.coverage.failures]
     raise ScanFailed(
@@ -254,6 +270,10 @@ def _report(target: Target, listed: FileList, config: ScanConfig, outcome: _Outc
     )
     secrets = _secrets(target.root, results)
     findings = redact_findings([finding for result in results.values() for finding in result.findings], secrets)
+    sources = SourceLines(target.root)
+    findings = with_line_hashes(findings, sources, secrets)
+    failures = {path for result in results.values() for path in result.failed_files}
+    around = placed(_sorted(findings), sources, failures)
     documents = {name: _safe(result, target.root, secrets) for name, result in results.items()}
     closed = tuple(shown_path(f"{folder}/") for folder in target.unreadable_folders)
     failed = {name: result.failed_files for name, result in results.items()}
@@ -267,7 +287,7 @@ def _report(target: Target, listed: FileList, config: ScanConfig, outcome: _Outc
         scanner_version=", ".join(item.version for item in coverage),
         target=str(target.root),
         status=_status(target, coverage),
-        findings=_sorted(findings),
+        findings=around.findings,
         coverage=coverage,
         sarif={
             "$schema": SCHEMA,
@@ -280,6 +300,7 @@ def _report(target: Target, listed: FileList, config: ScanConfig, outcome: _Outc
         files=tuple(file.shown for file in target.files),
         failed_files={name: (*paths, *closed) for name, paths in failed.items()},
         left_out=_left_out(listed, config),
+        sketches=around.sketches,
         config=config,
         vcs=outcome.vcs,
         duration_s=round(duration_s, 3),
@@ -300,11 +321,11 @@ def _report(target: Target, listed: FileList, config: ScanConfig, outcome: _Outc
 
 def _left_out(listed: FileList, config: ScanConfig) -> tuple[str, ...]:
     """Return the folders, and the files of an engine's kind, that were not looked into."""
-    suffixes = _suffixes([ENGINES[name] for name in config.engines])
+    engines = [ENGINES[name] for name in config.engines]
     return tuple(
         shown_path(path)
         for path in listed.left_out
-        if path.endswith("/") or PurePosixPath(path).suffix.lower() in suffixes
+        if path.endswith("/") or any(engine.takes(path) for engine in engines)
     )
 
 

@@ -129,6 +129,38 @@ _CONSTANT_COMMAND = "seems safe"  # both scanners word it so when the command is
 _CORRECTED_CWES = {"B102": ("CWE-94",), "B307": ("CWE-94",)}
 
 
+# Checkov marks everything as an error, so its level says nothing; unchecked defaults of a template are rarely holes.
+_ONE_FOR_ALL: dict[str, Severity] = {"checkov": "medium"}
+# detect-secrets rates nothing: a key of a known form is one, what merely looks random or follows a word may be none.
+_SECRETS: dict[str, Severity] = {
+    "base64-high-entropy-string": "low",
+    "hex-high-entropy-string": "low",
+    "public-ip-ipv4": "info",
+    "secret-keyword": "medium",
+}
+_OTHER_CWES = {
+    ("hadolint", "DL3002"): "CWE-250",
+    ("hadolint", "DL3004"): "CWE-250",
+    ("zizmor", "zizmor/artipacked"): "CWE-522",
+    ("zizmor", "zizmor/cache-poisoning"): "CWE-349",
+    ("zizmor", "zizmor/dangerous-triggers"): "CWE-863",
+    ("zizmor", "zizmor/excessive-permissions"): "CWE-250",
+    ("zizmor", "zizmor/hardcoded-container-credentials"): "CWE-798",
+    ("zizmor", "zizmor/insecure-commands"): "CWE-94",
+    ("zizmor", "zizmor/template-injection"): "CWE-94",
+    ("zizmor", "zizmor/unpinned-uses"): "CWE-829",
+}
+_SHARED = {
+    ("checkov", "CKV_DOCKER_4"): "DL3020",
+    ("checkov", "CKV_DOCKER_7"): "DL3006",
+    ("checkov", "CKV2_DOCKER_1"): "DL3004",
+    ("hadolint", "DL3004"): "DL3004",
+    ("hadolint", "DL3006"): "DL3006",
+    ("hadolint", "DL3007"): "DL3006",
+    ("hadolint", "DL3020"): "DL3020",
+}
+
+
 def python_rule(engine: str, rule: str) -> PythonRule | None:
     """Return the row of a bandit or ruff rule, whichever of its names was used, or None."""
     if engine == "ruff":
@@ -150,13 +182,19 @@ def canonical_rule(engine: str, rule: str) -> str:
 
 
 def shared_rule(engine: str, rule: str) -> str:
-    """Return one id for what bandit and ruff both check (B602 and S602), else the canonical rule of the engine."""
+    """Return one id for what two engines both check (B602 and S602), else the canonical rule of the engine."""
     row = python_rule(engine, rule)
-    return f"S{row.number}" if row else f"{engine}:{canonical_rule(engine, rule)}"
+    if row is not None:
+        return f"S{row.number}"
+    return _SHARED.get((engine, rule)) or f"{engine}:{canonical_rule(engine, rule)}"
 
 
 def engine_rating(engine: str, rule: str, message: str) -> Rating | None:
     """Return what the map itself says of a rule that its scanner does not rate; None if it has no opinion."""
+    if engine == "detect-secrets":
+        return Rating(_SECRETS.get(rule, "high"), f"severity map {SEVERITY_MAP_VERSION}")
+    if engine in _ONE_FOR_ALL:
+        return Rating(_ONE_FOR_ALL[engine], f"severity map {SEVERITY_MAP_VERSION}")
     if engine != "ruff":
         return None
     row = python_rule(engine, rule)
@@ -181,7 +219,9 @@ def cwes(engine: str, rule: str, reported: tuple[str, ...]) -> tuple[str, ...]:
     """Return the CWEs of a finding: the scanner's own, corrected or completed where the map knows better."""
     if engine == "bandit" and rule in _CORRECTED_CWES:
         return _CORRECTED_CWES[rule]
-    if reported or engine != "ruff":
+    if reported:
         return reported
-    row = python_rule(engine, rule)
+    if (known := _OTHER_CWES.get((engine, rule))) is not None:
+        return (known,)
+    row = python_rule(engine, rule) if engine == "ruff" else None
     return (row.cwe,) if row else ()

@@ -3,6 +3,7 @@
 Which file is read is the choice of a SARIF document, so credentials and the inside of `.git` are never opened.
 """
 
+import codecs
 import os
 import re
 from collections import OrderedDict
@@ -24,6 +25,7 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 class _File:
     lines: list[str]
     size: int
+    marked: bool = False
 
 
 class SourceLines:
@@ -44,6 +46,11 @@ class SourceLines:
     def lines(self, path: str, first: int, last: int) -> list[str]:
         """Return the lines from `first` to `last`, both from 1 and included; fewer if the file ends before."""
         return self._lines(path)[first - 1 : last] if first >= 1 else []
+
+    def text(self, path: str) -> str | None:
+        """Return the file's text with plain line feeds and its byte order mark; None if it cannot be read."""
+        lines = self._lines(path)
+        return ("\ufeff" if self._files[path].marked else "") + "\n".join(lines) if lines else None
 
     def has(self, path: str) -> bool:
         """Tell whether the path names a regular file below the root that may be read."""
@@ -75,7 +82,8 @@ class SourceLines:
         self._left -= len(data)
         if len(data) > MAX_FILE_BYTES:
             return _File([], len(path))
-        return _File(_LINE_END.split(data.decode("utf-8-sig", "replace")), len(path) + len(data))
+        lines = _LINE_END.split(data.decode("utf-8-sig", "replace"))
+        return _File(lines, len(path) + len(data), marked=data.startswith(codecs.BOM_UTF8))
 
     def _open(self, path: str) -> int | None:
         parts = PurePosixPath(path)

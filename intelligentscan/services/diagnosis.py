@@ -22,6 +22,7 @@ from intelligentscan.services.installation import (
     check_engines,
     check_git,
     check_home,
+    check_more_engines,
     check_program,
     setting_source,
 )
@@ -85,6 +86,7 @@ class DiagnosisService:
                 "elsewhere": self._check_elsewhere,
                 "roots": self._check_roots,
                 "engines": check_engines,
+                "more engines": check_more_engines,
                 "git": check_git,
             }
         )
@@ -190,6 +192,7 @@ async def diagnose_without_settings(error: IntelligentScanError, home: Path) -> 
             "settings": check_settings,
             "home": lambda: check_home(home),
             "engines": check_engines,
+            "more engines": check_more_engines,
             "git": check_git,
         }
     )

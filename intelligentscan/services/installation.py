@@ -6,12 +6,13 @@ import platform
 import stat
 from pathlib import Path
 
+import anyio
 import anyio.to_thread
 
 from intelligentscan import __version__
 from intelligentscan._process import find_executable, run, scrubbed_env
 from intelligentscan.domain.diagnosis import Check, Details
-from intelligentscan.domain.errors import IntelligentScanError
+from intelligentscan.domain.errors import EngineMissing, IntelligentScanError
 from intelligentscan.domain.text import untrusted
 from intelligentscan.scanners.engines import ENGINES
 
@@ -43,6 +44,8 @@ async def check_engines() -> Check:
     versions: Details = {}
     errors: list[IntelligentScanError] = []
     for name, engine in ENGINES.items():
+        if engine.optional:
+            continue
         try:
             versions[name] = await engine.version()
         except IntelligentScanError as error:
@@ -53,6 +56,32 @@ async def check_engines() -> Check:
         return Check.ok("engines", working, versions)
     told = " ".join(error.message for error in errors)
     return Check.problem("engines", f"{told} Working: {working or 'none'}.", errors[0].next, versions)
+
+
+async def check_more_engines() -> Check:
+    """Check which of the engines are there that are used when they are installed, and say how to get the others."""
+    versions: Details = {name: None for name, engine in ENGINES.items() if engine.optional}
+    missing: list[str] = []
+    broken: list[IntelligentScanError] = []
+
+    async def look(name: str) -> None:
+        try:
+            versions[name] = await ENGINES[name].version()
+        except EngineMissing:
+            missing.append(name)
+        except IntelligentScanError as error:
+            broken.append(error)
+
+    async with anyio.create_task_group() as group:
+        for name in versions:
+            group.start_soon(look, name)
+    found = ", ".join(f"{name} {version}" for name, version in versions.items() if version) or "none"
+    fact = f"{found}; not installed: {', '.join(sorted(missing))}" if missing else found
+    if broken:
+        told = " ".join(error.message for error in broken)
+        return Check.note("more engines", f"{told} Working: {fact}.", broken[0].next, versions)
+    how = "; ".join(f"{name}: {ENGINES[name].install}" for name in sorted(missing)) or None
+    return Check(name="more engines", status="ok", fact=fact, next=how, details=versions)
 
 
 async def check_git() -> Check:

@@ -8,15 +8,14 @@ from intelligentscan.domain.scan import (
     EngineCoverage,
     Finding,
     FindingRow,
-    FindingState,
     ScanRun,
     ScanStatus,
     TopFinding,
 )
 from intelligentscan.domain.severity import SEVERITIES, rank
 from intelligentscan.domain.text import untrusted
+from intelligentscan.services.scan_changes import Change, StoredChanges
 from intelligentscan.services.scan_facts import BASELINE_TAG, STATUS_TAG
-from intelligentscan.services.scan_records import StoredChanges
 from intelligentscan.stores.interface import ExperimentRecord, RunRecord
 
 TOP = 10
@@ -69,28 +68,30 @@ def scan_run(
     )
 
 
-def finding_row(finding: Finding, state: FindingState) -> FindingRow:
-    """Return a finding as a row of a list."""
+def finding_row(finding: Finding, change: Change) -> FindingRow:
+    """Return a finding and what became of it as a row of a list."""
     return FindingRow(
         rule=untrusted(finding.rule, 100),
         severity=finding.severity,
-        state=state,
+        state=change.state,
         location=untrusted(finding.location, 250),
         message=untrusted(finding.message, 250),
         engine=untrusted(finding.engine, 60),
         cwe=[untrusted(cwe, 20) for cwe in finding.cwe[:5]],
         fingerprint=finding.fingerprint,
+        method=untrusted(change.method, 60) if change.method else None,
+        reason=untrusted(change.reason, 200) if change.reason else None,
+        previous=untrusted(change.previous, 250) if change.previous else None,
     )
 
 
-def with_states(findings: Iterable[Finding], changes: StoredChanges | None) -> Iterator[tuple[Finding, FindingState]]:
-    """Yield every finding of a scan with its state, and those that only the baseline had."""
-    states = iter(changes.states if changes else ())
+def with_changes(findings: Iterable[Finding], changes: StoredChanges | None) -> Iterator[tuple[Finding, Change]]:
+    """Yield every finding of a scan with what became of it, and those that only the baseline had."""
+    known = iter(changes.current if changes else ())
     for finding in findings:
-        plain = "suppressed" if finding.suppressed else "unmatched"
-        yield finding, cast("FindingState", next(states, plain))
-    for state, finding in changes.gone if changes else ():
-        yield finding, cast("FindingState", state)
+        yield finding, next(known, Change("suppressed" if finding.suppressed else "unmatched"))
+    for change, finding in changes.gone if changes else ():
+        yield finding, change
 
 
 def lies_under(path: str | None, wanted: str) -> bool:

@@ -12,6 +12,7 @@ from intelligentscan._digest import sha256_hex
 from intelligentscan._private_folder import private_folder_blocking
 from intelligentscan.domain.errors import NoModel, Refused, StoreError, StoreUnavailable
 from intelligentscan.scanners.config import FINDING_COLUMNS, ScanConfig
+from intelligentscan.scanners.engines import ENGINES
 from intelligentscan.services.idempotency import idempotency
 from intelligentscan.services.locks import locks_of
 from intelligentscan.services.principal import real_user
@@ -128,7 +129,8 @@ class ScanConfigs:
 
 def _log(stores: Stores, run: RunRecord, config: ScanConfig, versions: dict[str, str]) -> ModelSource:
     requirements = [f"intelligentscan=={installed('intelligentscan')}"]
-    requirements += [f"{key.split('.')[1]}=={version}" for key, version in versions.items() if version]
+    packages = {key: ENGINES[key.split(".")[1]].package for key in versions}
+    requirements += [f"{packages[key]}=={version}" for key, version in versions.items() if version and packages[key]]
     with private_folder_blocking() as private:
         data = private / "scan_config.yaml"
         data.write_text(config.to_yaml(), encoding="utf-8")

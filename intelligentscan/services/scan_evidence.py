@@ -11,7 +11,7 @@ import anyio.to_thread
 
 from intelligentscan._digest import sha256_file
 from intelligentscan.domain.errors import IntelligentScanError
-from intelligentscan.scanners.config import KNOWN_ENGINES, ScanConfig
+from intelligentscan.scanners.config import DEFAULT_ENGINES, ScanConfig
 from intelligentscan.scanners.interface import ScanReport
 from intelligentscan.services.principal import person
 from intelligentscan.stores.access import StoreAccess
@@ -49,14 +49,16 @@ class ScanEvidence:
 
 
 def covers_everything(report: ScanReport) -> bool:
-    """Tell whether a scan looked at the whole working tree, with every engine and its default rules."""
+    """Tell whether a scan looked at the whole working tree, with our engines as they come and their default rules."""
     return report.status == "complete" and report.vcs.subpath is None and _is_unabridged(report.config)
 
 
 def _is_unabridged(config: ScanConfig | None) -> bool:
-    if config is None or set(config.engines) != set(KNOWN_ENGINES):
+    if config is None or not config.engines.keys() >= set(DEFAULT_ENGINES):
         return False
-    return not any(engine.select or engine.ignore for engine in config.engines.values())
+    # More engines only add findings. Another interpreter could hide some, and whoever scans chooses it.
+    ours = [config.engines[name] for name in DEFAULT_ENGINES]
+    return not any(engine.select or engine.ignore or engine.python for engine in ours)
 
 
 def _record(stores: Stores, run: RunRecord, report: ScanReport, digest: str) -> str | None:

@@ -5,9 +5,11 @@ from collections import Counter
 from intelligentscan import __version__
 from intelligentscan._digest import sha256_hex
 from intelligentscan.domain.severity import SEVERITIES
+from intelligentscan.scanners.findings_file import findings_digest
 from intelligentscan.scanners.fingerprint import FINGERPRINT_VERSION
 from intelligentscan.scanners.interface import ScanReport
 from intelligentscan.scanners.matching import Matching
+from intelligentscan.scanners.rule_aliases import clusters
 from intelligentscan.scanners.severity_map import SEVERITY_MAP_VERSION
 from intelligentscan.services.scan_records import TARGET_TAG
 from intelligentscan.stores.interface import KIND_TAG
@@ -35,6 +37,7 @@ def params_of(report: ScanReport) -> dict[str, str]:
         "vcs.ref.head.revision": vcs.commit,
         "vcs.dirty": vcs.dirty,
         "scan.target.subpath": vcs.subpath,
+        "findings_digest": findings_digest(report.findings),
     }
     if report.config is not None:
         found |= {
@@ -44,6 +47,8 @@ def params_of(report: ScanReport) -> dict[str, str]:
         }
     for coverage in report.coverage:
         found[f"engine.{coverage.engine}.version"] = coverage.version
+        found[f"engine.{coverage.engine}.python_version"] = coverage.python_version
+        found[f"engine.{coverage.engine}.ruleset"] = coverage.ruleset
     return {key: str(value)[:_MAX_VALUE] for key, value in found.items() if value not in (None, "")}
 
 
@@ -56,6 +61,7 @@ def metrics_of(report: ScanReport, matching: Matching | None) -> dict[str, float
         "critical_count": by_severity["critical"],
         "findings.total": len(open_findings),
         **{f"findings.{severity}": by_severity[severity] for severity in SEVERITIES},
+        "findings.unique": clusters(report.findings),
         "findings.suppressed": sum(1 for f in report.findings if f.suppressed),
         "scan.duration_s": report.duration_s,
         "scan.files_analyzed": report.files_analyzed,
@@ -80,6 +86,8 @@ def metrics_of(report: ScanReport, matching: Matching | None) -> dict[str, float
     for coverage in report.coverage:
         found[f"engine.{coverage.engine}.duration_s"] = coverage.duration_s
         found[f"engine.{coverage.engine}.files_failed"] = coverage.files_failed
+        for name, count in coverage.counts.items():
+            found[f"engine.{coverage.engine}.{name}"] = count
         if coverage.exit_code is not None:
             found[f"engine.{coverage.engine}.exit_code"] = coverage.exit_code
     if matching is not None:
@@ -88,6 +96,9 @@ def metrics_of(report: ScanReport, matching: Matching | None) -> dict[str, float
             "compare.fixed": matching.fixed,
             "compare.persisting": matching.persisting,
             "compare.not_comparable": matching.not_comparable,
+            "compare.moved": matching.moved,
+            "compare.reopened": matching.reopened,
+            "compare.suppressed": matching.silenced,
         }
     return {key: float(value) for key, value in found.items()}
 

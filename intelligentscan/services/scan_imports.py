@@ -1,19 +1,23 @@
 """What another scanner has written, read into a report."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from intelligentscan._collector import paused_collector
 from intelligentscan._digest import sha256_hex
 from intelligentscan._paths import AllowedRoots
 from intelligentscan.domain.errors import InvalidArgument, SarifInvalid
 from intelligentscan.domain.scan import ScanStatus
+from intelligentscan.scanners.finding_context import placed
 from intelligentscan.scanners.interface import Sarif, ScanReport
+from intelligentscan.scanners.line_hash import with_line_hashes
 from intelligentscan.scanners.plain_findings import read_plain_findings
 from intelligentscan.scanners.redaction import redact_sarif
 from intelligentscan.scanners.sarif_document import MAX_SARIF_BYTES, parse_sarif
 from intelligentscan.scanners.sarif_reader import read_sarif
+from intelligentscan.scanners.source_lines import SourceLines
 
 UNNAMED = "unnamed scanner"
 
@@ -58,21 +62,37 @@ def read_output(
         SarifInvalid: the document is not SARIF 2.1.0, or has no run.
         InvalidArgument: a finding lacks its rule or message, or a value is wrong.
     """
+    with paused_collector():
+        return _read(given, roots, root, scanner, version)
+
+
+def _read(
+    given: ScannerOutput, roots: AllowedRoots, root: Path | None, scanner: str | None, version: str | None
+) -> Imported:
+    sources = SourceLines(root) if root is not None else None
     if given.findings is not None:
-        content: Any = given.findings
+        digest = _digest(given.findings)
         reading = read_plain_findings(
             given.findings, scanner=scanner or UNNAMED, scanner_version=version or "", root=root
         )
         raw = {}
     else:
         if given.sarif_path is not None:
-            content = parse_sarif(roots.read_bytes(given.sarif_path, MAX_SARIF_BYTES, argument="sarif_path"))
+            data = roots.read_bytes(given.sarif_path, MAX_SARIF_BYTES, argument="sarif_path")
+            content, digest = parse_sarif(data), sha256_hex(data)
+            del data
         else:
             content = parse_sarif(given.sarif or {})
+            digest = _digest(content)
         reading = read_sarif(content, root=root)
+        if sources is not None:
+            reading = replace(reading, findings=with_line_hashes(reading.findings, sources, reading.secrets))
         if not reading.runs:
             raise SarifInvalid("The SARIF log has no run.", next="give a log that a scanner has written.")
-        raw = {"imported": redact_sarif(content, root=root)}
+        ours = given.sarif_path is not None
+        safe = redact_sarif(content, root=root, secrets=reading.secrets, collected=True, consume=ours, as_text=True)
+        raw = {"imported": safe}
+    around = placed(reading.findings, sources, reading.failed_files)
     status: ScanStatus = "complete" if reading.executed and not reading.failed_files else "partial"
     report = ScanReport(
         kind="import",
@@ -80,15 +100,16 @@ def read_output(
         scanner_version=version or reading.scanner_version,
         target=str(root) if root is not None else "",
         status=status,
-        findings=reading.findings,
+        findings=around.findings,
         engine_sarif=raw,
         rules_run=reading.rules_run,
+        sketches=around.sketches,
         failed_files={engine: reading.failed_files for engine in reading.rules_run if reading.failed_files},
         files_analyzed=len({f.path for f in reading.findings if f.path}),
         files_failed=len(reading.failed_files),
         warnings=reading.warnings,
     )
-    return Imported(report, _digest(content))
+    return Imported(report, digest)
 
 
 def _digest(content: Any) -> str:

@@ -1,18 +1,20 @@
 """Reads logged scans back from their runs: findings, what was looked at, and what changed between two."""
 
 import io
-import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 
+import anyio.to_thread
 from pydantic import BaseModel
 
 from intelligentscan.domain.comparison import FindingsChange
-from intelligentscan.domain.errors import NotFound, StoreBroken
+from intelligentscan.domain.errors import NotFound
 from intelligentscan.domain.scan import EngineCoverage, Finding
 from intelligentscan.scanners.findings_file import findings_of
-from intelligentscan.scanners.matching import Matching, match
+from intelligentscan.scanners.matching import match
 from intelligentscan.scanners.scan_record import ScanRecord
+from intelligentscan.services.scan_changes import StoredChanges
 from intelligentscan.stores.access import StoreAccess
 from intelligentscan.stores.interface import KIND_TAG, RunRecord
 
@@ -48,9 +50,9 @@ class ScanRecords:
                 f"The run {run.run_id} holds no scan.",
                 next="search_runs lists the runs of an experiment with their kind; scans have 'scan' or 'import'.",
             )
-        return ScanRecord.from_json(coverage.decode(), _parsed(findings))
+        return ScanRecord.from_json(coverage.decode(), _parsed(findings), run.run_id)
 
-    async def changes_of(self, run: RunRecord) -> "StoredChanges | None":
+    async def changes_of(self, run: RunRecord) -> StoredChanges | None:
         """Return how a scan differed from its baseline when it was logged, or None without a baseline."""
         data = await self._artifact(run, CHANGES)
         return StoredChanges.from_json(data) if data is not None else None
@@ -64,9 +66,14 @@ class ScanRecords:
         """Return how each scan differs from the one before it."""
         result: list[FindingsChange] = []
         before = await self.read(scans[0])
+        first = await self.changes_of(scans[0])
+        fixed_before = first.fixed_before if first else ()
         for earlier, later in pairwise(scans):
             after = await self.read(later)
-            matching = match(before, after)
+            stored = await self.changes_of(later)
+            renamed = stored.renamed if stored is not None and stored.baseline == earlier.run_id else None
+            work = partial(match, before, after, renamed_in_git=renamed, fixed_before=fixed_before)
+            matching = await anyio.to_thread.run_sync(work)
             result.append(
                 FindingsChange(
                     from_run_id=earlier.run_id,
@@ -75,10 +82,12 @@ class ScanRecords:
                     fixed=matching.fixed,
                     persisting=matching.persisting,
                     not_comparable=matching.not_comparable,
-                    reason=_reason(matching),
+                    moved=matching.moved,
+                    reopened=matching.reopened,
+                    reason=next(iter(matching.reasons()), None),
                 )
             )
-            before = after
+            before, fixed_before = after, matching.fixed_before
         return result
 
     async def last_of(self, experiment_id: str, target: str) -> RunRecord | None:
@@ -99,48 +108,5 @@ class SeenByEngines(BaseModel):
     warnings: tuple[str, ...] = ()
 
 
-class StoredChanges:
-    """The states of a scan's findings against its baseline, as `compare/diff.json` keeps them."""
-
-    def __init__(self, baseline: str, states: list[str], gone: list[tuple[str, Finding]]) -> None:
-        self.baseline = baseline
-        self.states = states
-        self.gone = gone
-
-    @staticmethod
-    def of(matching: Matching, baseline: str) -> "StoredChanges":
-        """Return what is kept of a matching."""
-        return StoredChanges(
-            baseline, [c.state for c in matching.current], [(c.state, c.finding) for c in matching.gone]
-        )
-
-    def to_json(self) -> str:
-        """Return the text of the artifact."""
-        gone = [{"state": state, "finding": finding.model_dump(mode="json")} for state, finding in self.gone]
-        return json.dumps({"baseline": self.baseline, "states": self.states, "gone": gone}, ensure_ascii=False)
-
-    @staticmethod
-    def from_json(data: bytes) -> "StoredChanges":
-        """Read the artifact.
-
-        Raises:
-            StoreBroken: it is not what `to_json` writes.
-        """
-        try:
-            parsed = json.loads(data)
-            gone = [(str(g["state"]), Finding.model_validate(g["finding"])) for g in parsed["gone"]]
-            return StoredChanges(str(parsed["baseline"]), [str(s) for s in parsed["states"]], gone)
-        except (ValueError, TypeError, KeyError) as exc:
-            raise StoreBroken(
-                "The scan's comparison with its baseline cannot be read.", next="scan again with scan_vulnerabilities."
-            ) from exc
-
-
 def _parsed(data: bytes) -> Iterator[Finding]:
     return findings_of(io.StringIO(data.decode("utf-8", "replace")))
-
-
-def _reason(matching: Matching) -> str | None:
-    """Return why findings cannot be compared, if some cannot: the most frequent reason."""
-    reasons = [c.reason for c in (*matching.current, *matching.gone) if c.state == "not_comparable" and c.reason]
-    return max(set(reasons), key=reasons.count) if reasons else None

@@ -17,11 +17,13 @@ from intelligentscan.domain.errors import ExperimentLocked, InvalidArgument, Run
 from intelligentscan.domain.scan import FindingList, FindingState, ScanRun
 from intelligentscan.domain.severity import Severity, rank
 from intelligentscan.domain.text import untrusted, visible
-from intelligentscan.scanners.config import KNOWN_ENGINES, MAX_CONFIG_BYTES, ScanConfig
+from intelligentscan.scanners.config import DEFAULT_ENGINES, MAX_CONFIG_BYTES, ScanConfig
 from intelligentscan.scanners.git import describe
+from intelligentscan.scanners.git_renames import renamed_between
 from intelligentscan.scanners.interface import Progress, ScanReport
 from intelligentscan.scanners.matching import Matching, match
 from intelligentscan.scanners.report_view import RunFacts
+from intelligentscan.scanners.rule_files import pinned
 from intelligentscan.scanners.scan import scan_folder
 from intelligentscan.scanners.scan_record import ScanRecord
 from intelligentscan.services import cursor as cursors
@@ -30,7 +32,7 @@ from intelligentscan.services.locks import LockService
 from intelligentscan.services.principal import real_user
 from intelligentscan.services.resolve import LATEST, Destination, Resolver
 from intelligentscan.services.runs import authored
-from intelligentscan.services.scan_answers import finding_row, lies_under, scan_run, with_states
+from intelligentscan.services.scan_answers import finding_row, lies_under, scan_run, with_changes
 from intelligentscan.services.scan_artifacts import write_artifacts
 from intelligentscan.services.scan_evidence import ScanEvidence
 from intelligentscan.services.scan_facts import metrics_of, params_of, tags_of, target_of
@@ -193,10 +195,10 @@ class ScanService:
         record = await self._records.read(run)
         changes = await self._records.changes_of(run)
         rows = [
-            finding_row(finding, at)
-            for finding, at in with_states(record.findings, changes)
+            finding_row(finding, change)
+            for finding, change in with_changes(record.findings, changes)
             if (severity is None or finding.severity == severity)
-            and (state is None or at == state)
+            and (state is None or change.state == state)
             and (rule is None or finding.rule == rule)
             and (path is None or lies_under(finding.path, path))
         ]
@@ -211,11 +213,15 @@ class ScanService:
 
     def _config(self, engines: list[str] | None, config: str | None) -> ScanConfig:
         if config is None:
-            return ScanConfig.of_engines(list(KNOWN_ENGINES) if engines is None else engines)
+            return ScanConfig.of_engines(list(DEFAULT_ENGINES) if engines is None else engines)
         if engines is not None:
             raise InvalidArgument("Give either engines or config.", next="name the engines in the configuration.")
         data = self._roots.read_bytes(config, MAX_CONFIG_BYTES, argument="config")
-        return ScanConfig.from_yaml(data.decode("utf-8", "replace"))
+        read = ScanConfig.from_yaml(data.decode("utf-8", "replace"))
+        for source in (source for options in read.engines.values() for source in options.rules):
+            allowed = self._roots.folder if Path(source.path).is_dir() else self._roots.file
+            allowed(source.path, argument="rules")
+        return pinned(read)
 
     async def _known(self, destination: Destination, key: KeyIn) -> ScanRun | None:
         """Return the answer of the call that used this key before."""
@@ -259,21 +265,33 @@ class ScanService:
     ) -> ScanRun:
         matching = None
         if before is not None:
-            earlier = await self._records.read(before)
-            matching = await anyio.to_thread.run_sync(match, earlier, ScanRecord.of(report))
+            matching = await self._change(before, report)
+            report = replace(report, warnings=(*report.warnings, *matching.limits))
         extra = extra or Extra()
         user, now = real_user(), int(time.time() * 1000)
         start = int(began * 1000) if began is not None else now
-        own_params, own_metrics = params_of(report), metrics_of(report, matching)
+        own_params = params_of(report)
+        own_metrics = await anyio.to_thread.run_sync(metrics_of, report, matching)
         if taken := (own_params.keys() & extra.params.keys()) | (own_metrics.keys() & extra.metrics.keys()):
             raise InvalidArgument(
                 f"'{min(taken)}' is set by the scan itself.", next="log your value under another key."
             )
+        extra = Extra({**extra.params, **own_params}, {**extra.metrics, **own_metrics}, extra.tags)
         try:
             return await self._written(destination, report, before, key, matching, extra, start, now, user)
         except ExperimentLocked:  # it was locked while we scanned
             onward = await self._locks.onward(await self._resolver.destination(destination.name, create=True))
             return await self._written(onward, report, before, key, matching, extra, start, now, user)
+
+    async def _change(self, before: RunRecord, report: ScanReport) -> Matching:
+        """Return how the report differs from an earlier scan."""
+        earlier, changes = await self._records.read(before), await self._records.changes_of(before)
+        fixed = changes.fixed_before if changes else ()
+        renamed: dict[str, str] = {}
+        if report.target:
+            renamed = await renamed_between(Path(report.target), earlier.commit, report.vcs.commit)
+        work = partial(match, earlier, ScanRecord.of(report), renamed_in_git=renamed, fixed_before=fixed)
+        return await anyio.to_thread.run_sync(work)
 
     async def _written(
         self,
@@ -287,7 +305,6 @@ class ScanService:
         now: int,
         user: str,
     ) -> ScanRun:
-        own_params, own_metrics = params_of(report), metrics_of(report, matching)
         baseline = before.run_id if before else None
         within = await self._resolver.made(destination)
         if destination.earlier:
@@ -305,8 +322,8 @@ class ScanService:
                 time=now,
                 start_time=start,
                 run_name=_name(report),
-                params={**extra.params, **own_params},
-                metrics=tuple(MetricValue(k, v, start) for k, v in {**extra.metrics, **own_metrics}.items()),
+                params=extra.params,
+                metrics=tuple(MetricValue(k, v, start) for k, v in extra.metrics.items()),
                 tags=authored({**extra.tags, **tags_of(report, baseline)}, user),
                 artifacts=private,
                 status="FINISHED",

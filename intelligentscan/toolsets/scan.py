@@ -46,7 +46,10 @@ class Scan(Toolset):
                 description="Experiment name or id; default vulnerability_scanning.",
             ),
         ] = None,
-        engines: Annotated[Texts | None, Field(description="bandit, ruff; default both.")] = None,
+        engines: Annotated[
+            Texts | None,
+            Field(description="Default bandit, ruff; by name if installed: ast-grep, hadolint, zizmor, semgrep …"),
+        ] = None,
         config: Annotated[
             str | None,
             Field(
