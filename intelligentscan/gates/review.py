@@ -78,7 +78,7 @@ class Reviewed:
         if not review.same_policy:
             return failed(self.name, f"{its} was made under another policy than the one in force; {again}")
         if rules.review.complete and review.missing:
-            return failed(self.name, _incomplete(review, its, again))
+            return failed(self.name, _incomplete(review, its, again, signed=rules.review.authenticated))
         found = counted(review, evidence.now, rules.review)
         score = f"{its}: {found.people} of {rules.review.quorum} approvals by different people count"
         score += f" ({', '.join(found.left_out)})" if found.left_out else ""
@@ -87,8 +87,8 @@ class Reviewed:
             return passed(self.name, f"{score}, {' and '.join(proofs)}")
         if review.status != "open":
             return failed(self.name, f"{score}; {again}")
-        signed = ", signed with an enrolled key" if rules.review.authenticated else ""
-        return failed(self.name, f"{score}; a reviewer runs {_command('approve', review)}{signed}")
+        signed = rules.review.authenticated
+        return failed(self.name, f"{score}; a reviewer runs {_command('approve', review, signed=signed)}")
 
 
 class SegregationOfDuties:
@@ -116,7 +116,10 @@ class SegregationOfDuties:
             )
         if partial := _not_independent(evidence, rules, approvals, asked):
             return failed(self.name, f"{shortened(partial)}; call {again} and let somebody else decide")
-        return passed(self.name, f"approved by {_people(approvals)} who neither asked for it nor made its run")
+        told = f"approved by {_people(approvals)} who neither asked for it nor made its run"
+        if any(approval.account in asked for approval in approvals):
+            told += ", at the account that asked: only the key tells them apart"
+        return passed(self.name, told)
 
 
 def _not_independent(evidence: Evidence, rules: Rules, approvals: Sequence[Approval], asked: set[str]) -> list[str]:
@@ -134,15 +137,21 @@ def _not_independent(evidence: Evidence, rules: Rules, approvals: Sequence[Appro
     return list(found)
 
 
-def _incomplete(review: ReviewFacts, its: str, again: str) -> str:
+def _incomplete(review: ReviewFacts, its: str, again: str, *, signed: bool) -> str:
     lacking = f"{its} has no evidence for {', '.join(review.missing)}"
-    if review.status == "open":
-        return f"{lacking}; a reviewer runs {_command('attest', review)}, then {_command('approve', review)}"
-    return f"{lacking}; {again} with evidence for them"
+    if review.status != "open":
+        given = ", ".join(f"'{criterion}': …" for criterion in review.missing)
+        return f"{lacking}; {again} evidence={{{given}}}"
+    attest = [_command(f"attest {criterion}", review) for criterion in review.missing]
+    return f"{lacking}; a reviewer runs {', '.join(attest)}, then {_command('approve', review, signed=signed)}"
 
 
-def _command(verb: str, review: ReviewFacts) -> str:
-    return f"'intelligentscan review {verb} {untrusted(review.review_id, _MAX_ID)}'"
+def _command(act: str, review: ReviewFacts, *, signed: bool = False) -> str:
+    """Return the command of a reviewer's act: `approve`, or `attest` and a criterion; … is for their own words."""
+    verb, _, criterion = act.partition(" ")
+    own = f" {criterion} --text …" if criterion else " --reason …"
+    key = " --key …" if signed else ""
+    return f"'intelligentscan review {verb} {untrusted(review.review_id, _MAX_ID)}{own}{key}'"
 
 
 def _folded(name: str) -> str:

@@ -189,7 +189,10 @@ def require_complete(review: Review, rules: ReviewRules) -> None:
     if rules.complete and review.missing:
         raise ReviewIncomplete(
             f"The review lacks evidence for {', '.join(review.missing)}; the policy in force wants all five criteria.",
-            next="; ".join(lacking(criterion, review.id) for criterion in review.missing) + ".",
+            next="; ".join(
+                lacking(criterion, review.id, review.row["name"], review.row["version"]) for criterion in review.missing
+            )
+            + ".",
             details={"missing": list(review.missing)},
         )
 
