@@ -244,12 +244,9 @@ def test_every_command_that_a_next_step_names_exists() -> None:
             assert option in shown.output, words
 
 
-BEING_WRITTEN = ("services/acceptance.py", "gates/integrity.py", "gates/metrics.py", "gates/policy.py")
-
-
 def test_a_command_that_a_text_gives_with_its_arguments_runs_as_it_stands() -> None:
     wrong = []
-    for path in (p for p in SOURCE.rglob("*.py") if str(p.relative_to(SOURCE)) not in BEING_WRITTEN):
+    for path in SOURCE.rglob("*.py"):
         for told in map(for_people, every_text(ast.parse(path.read_text()))):
             for given in re.findall(r"'intelligentscan ([a-z][^']+)'", told):
                 words = shlex.split(given.replace("VERSION", "7").replace("CLIENT", "cursor"))

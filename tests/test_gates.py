@@ -204,7 +204,7 @@ THRESHOLDS: list[tuple[str, dict[str, Any], dict[str, Threshold], dict[str, Any]
     ("endless", {"metrics": {"roc_auc": math.inf}}, AUC, {}, "fail", "'roc_auc' is inf"),
     ("one of two", {}, AUC | {"rmse": Threshold(max=1)}, {}, "fail", "register that with register_model name='fm'"),
     ("none named", {}, {}, {}, "not_applicable", "names no thresholds"),
-    ("none named, required", {}, {}, {"required": True}, "fail", "'intelligentscan policy activate FILE'"),
+    ("none named, required", {}, {}, {"required": True}, "fail", "'intelligentscan policy activate FILE --reason …'"),
     ("origin too weak", {}, AUC, {"origin": "imported"}, "fail", "are self-reported, the policy asks for 'imported'"),
     ("origin as asked", {"metrics_origin": "imported"}, AUC, {"origin": "imported"}, "pass", "0.9"),
     ("origin stronger", {"metrics_origin": "measured by us"}, AUC, {"origin": "imported"}, "pass", "0.9"),
@@ -434,7 +434,7 @@ def test_what_the_committee_took_back_is_no_rollback(facts: ReviewFacts, refused
 def test_what_the_policy_does_not_provide_for_fails(tiers: dict[str, Any], tier: str) -> None:
     (only,) = weigh(TEAM.model_copy(update={"tiers": tiers}), replace(GOOD, tier=tier))  # type: ignore[arg-type]
     assert (only.gate, only.outcome) == ("policy", "fail")
-    assert "'intelligentscan policy activate FILE'" in only.detail
+    assert "'intelligentscan policy activate FILE --reason …'" in only.detail
 
 
 def test_the_first_rules_whose_name_matches_count_and_letters_count_in_their_case() -> None:

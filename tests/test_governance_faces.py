@@ -253,14 +253,14 @@ async def test_a_cursor_of_another_call_is_refused(governed: Path) -> None:
 async def test_history_of_an_unknown_name_or_person_is_empty_and_says_so(governed: Path) -> None:
     async with connected(services_at(governed)) as agent:
         model = await answered(agent, "get_history", name="nobody")
-        version = await answered(agent, "get_history", name="fm", version=99, at="2030-01-01")
+        version = await answered(agent, "get_history", name="nothing", version=9, at="2030-01-01")
         person = await answered(agent, "get_history", name="fm", actor="nobody")
         idle = await answered(agent, "get_history", name="nothing", actor=getpass.getuser())
 
     told = [(found["events"], found["notes"][0]) for found in (model, version, person, idle)]
     assert told == [
         ([], "Nothing governed had happened to 'nobody' yet."),
-        ([], "Nothing governed had happened to version 99 of 'fm' by then."),
+        ([], "Nothing governed had happened to version 9 of 'nothing' by then."),
         ([], "Nobody is known as 'nobody' on this store."),
         ([], f"'{getpass.getuser()}' has not done anything to 'nothing' yet, nor had it done."),
     ]

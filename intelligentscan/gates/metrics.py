@@ -19,7 +19,7 @@ from intelligentscan.gates.outcome import (
     too_weak,
 )
 
-_ACTIVATE = "an administrator names others under 'models' and runs 'intelligentscan policy activate FILE'"
+_ACTIVATE = "an administrator names others under 'models' and runs 'intelligentscan policy activate FILE --reason …'"
 _MAX_METRIC = 60
 # fmt: off
 _USUAL = (

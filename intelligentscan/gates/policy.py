@@ -147,7 +147,8 @@ def _unprovided(policy: PromotionPolicy, evidence: Evidence) -> GateResult:
         gate="policy",
         outcome="fail",
         detail=f"the policy '{policy.policy}' says nothing about {evidence.stage} of the tier "
-        f"'{untrusted(evidence.tier, 40)}'; an administrator adds it and runs 'intelligentscan policy activate FILE'",
+        f"'{untrusted(evidence.tier, 40)}'; an administrator adds it and runs "
+        "'intelligentscan policy activate FILE --reason …'",
         origin=MEASURED,
     )
 

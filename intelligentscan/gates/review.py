@@ -4,14 +4,13 @@ Both gates look at the same approvals. An approval counts until it expires; wher
 an enrolled key of the reviewer signed it. Whoever approves twice counts once.
 """
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from intelligentscan.domain.policy import GateName, ReviewRules
 from intelligentscan.domain.registry import GateResult
 from intelligentscan.domain.review import ReviewStatus
-from intelligentscan.domain.text import untrusted
+from intelligentscan.domain.text import folded, untrusted
 from intelligentscan.gates.interface import Approval, Evidence, ReviewFacts, Rules
 from intelligentscan.gates.outcome import does_not_apply, failed, missing, passed, shortened, version_of
 
@@ -55,7 +54,7 @@ def counted(review: ReviewFacts, now: int, rules: ReviewRules) -> Counted:
 def _people(approvals: Sequence[Approval]) -> int:
     """Return how many people approved: an account and a key that go by one name are one person."""
     ids = {a.person for a in approvals}
-    names = {_folded(a.name) or a.person for a in approvals}
+    names = {folded(a.name) or a.person for a in approvals}
     return min(len(ids), len(names))
 
 
@@ -125,12 +124,12 @@ class SegregationOfDuties:
 def _not_independent(evidence: Evidence, rules: Rules, approvals: Sequence[Approval], asked: set[str]) -> list[str]:
     """Return who approved without being independent, each once and with the reason."""
     found: dict[str, None] = {}
-    author = _folded(evidence.run_author or "")
+    author = folded(evidence.run_author or "")
     for approval in approvals:
         who = untrusted(approval.name or approval.person, _MAX_PERSON)
         if approval.person in asked:
             found[f"{who} approved and had asked for it"] = None
-        elif author and _folded(approval.name) == author:
+        elif author and folded(approval.name) == author:
             found[f"{who} approved and is named as author of the run"] = None
         elif rules.review.separate_accounts and approval.account in asked:
             found[f"{who} approved at an account that had asked for it"] = None
@@ -152,8 +151,3 @@ def _command(act: str, review: ReviewFacts, *, signed: bool = False) -> str:
     own = f" {criterion} --text …" if criterion else " --reason …"
     key = " --key …" if signed else ""
     return f"'intelligentscan review {verb} {untrusted(review.review_id, _MAX_ID)}{own}{key}'"
-
-
-def _folded(name: str) -> str:
-    """Return a name in a form in which spellings of it are equal."""
-    return unicodedata.normalize("NFKC", name).strip().casefold()

@@ -34,7 +34,7 @@ async def refuse_entered(store: StoreAccess, gatherer: EvidenceGatherer, name: s
             raise GatesFailed(
                 f"Version {version.version} of '{shown}' has come to Production, or to an alias that stands for it, "
                 f"past promote; accepting that would be a promotion, and {len(failed)} gates fail.",
-                next=f"put it back with 'intelligentscan reconcile {shown}', then call promote with version "
+                next=f"put it back with 'intelligentscan reconcile {shown} --reason …', then call promote with version "
                 f"{version.version}; {named}.",
                 details={"gates": [gate.model_dump() for gate in failed]},
             )

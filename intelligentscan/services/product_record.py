@@ -7,11 +7,10 @@ from typing import cast
 from intelligentscan.domain import names
 from intelligentscan.domain.errors import NotPermitted, Refused, TooLarge
 from intelligentscan.domain.people import EVERYWHERE, ROLES, Product, Role, Tier
-from intelligentscan.domain.text import untrusted
+from intelligentscan.domain.text import folded, untrusted
 from intelligentscan.services import identities, rights
 from intelligentscan.services.principal import person
 from intelligentscan.services.product_names import CHANGED, ONBOARDED, no_product, product_rows
-from intelligentscan.services.review_state import folded
 from intelligentscan.services.rights import Held, grant_command
 from intelligentscan.services.role_changes import give
 from intelligentscan.stores.governance.reads import GovernanceReads

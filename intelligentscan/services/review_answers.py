@@ -13,10 +13,10 @@ from intelligentscan.domain.review import (
     ReviewRequest,
     ReviewRow,
 )
-from intelligentscan.domain.text import untrusted
+from intelligentscan.domain.text import folded, untrusted
 from intelligentscan.services.dossier import SHOWN_ID, lacking
 from intelligentscan.services.review_rules import Asked
-from intelligentscan.services.review_state import Decision, Review, folded
+from intelligentscan.services.review_state import Decision, Review
 from intelligentscan.stores.governance.records import Principal
 from intelligentscan.stores.governance.vouched import VouchedRow
 

@@ -10,7 +10,7 @@ from intelligentscan._digest import sha256_hex
 from intelligentscan.domain.errors import BytesChanged, InvalidArgument, Refused
 from intelligentscan.domain.integrity import Problem
 from intelligentscan.domain.review import DecisionMade, Verdict
-from intelligentscan.domain.text import untrusted
+from intelligentscan.domain.text import folded, untrusted
 from intelligentscan.services import review_answers as answers
 from intelligentscan.services import review_rules as rules
 from intelligentscan.services.denials import Denials
@@ -33,7 +33,6 @@ from intelligentscan.services.review_state import (
     DECIDED,
     Decision,
     Review,
-    folded,
     statement,
 )
 from intelligentscan.services.rights import require

@@ -6,9 +6,9 @@ from intelligentscan._ssh_signature import as_openssh_shows
 from intelligentscan.domain.errors import Refused, ReviewClosed, ReviewIncomplete, SignatureInvalid
 from intelligentscan.domain.policy import PolicyInForce, ReviewRules
 from intelligentscan.domain.review import Proof, ReviewStatus, Verdict
-from intelligentscan.domain.text import untrusted
+from intelligentscan.domain.text import folded, untrusted
 from intelligentscan.services.dossier import lacking
-from intelligentscan.services.review_state import Decision, Review, folded
+from intelligentscan.services.review_state import Decision, Review
 from intelligentscan.stores.governance.reads import GovernanceReads
 from intelligentscan.stores.governance.records import Principal, SealRecord
 

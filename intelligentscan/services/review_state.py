@@ -6,7 +6,6 @@ signed the statement, that signature holds.
 """
 
 import json
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,6 +18,7 @@ from intelligentscan._digest import sha256_hex
 from intelligentscan._ssh_signature import verify_sshsig
 from intelligentscan.domain.policy import ReviewRules
 from intelligentscan.domain.review import ReviewStatus, Verdict
+from intelligentscan.domain.text import folded
 from intelligentscan.services.reviewer_keys import ENROLLED, RETIRED, is_compromised
 from intelligentscan.stores.governance.reads import GovernanceReads
 from intelligentscan.stores.governance.records import Principal
@@ -139,11 +139,6 @@ def people(decisions: Iterable[Decision]) -> int:
     """Return how many different people made these decisions; one name at two accounts is one person."""
     made = list(decisions)
     return min(len({d.row["person"] for d in made}), len({folded(d.name) for d in made}))
-
-
-def folded(name: str) -> str:
-    """Return a name in a form in which spellings of it are equal."""
-    return unicodedata.normalize("NFKC", name).strip().casefold()
 
 
 def statement(review: Review, verdict: Verdict, revokes: str | None = None) -> bytes:

@@ -8,13 +8,12 @@ from intelligentscan.domain import names
 from intelligentscan.domain.clock import rfc3339
 from intelligentscan.domain.errors import InvalidArgument, NotPermitted, Refused
 from intelligentscan.domain.people import EVERYWHERE, KnownAs, Role, RoleChange, RoleGrant, RoleList
-from intelligentscan.domain.text import untrusted
+from intelligentscan.domain.text import folded, untrusted
 from intelligentscan.services import identities, rights
 from intelligentscan.services.identities import known_as
 from intelligentscan.services.locks import checked_reason
 from intelligentscan.services.principal import person
 from intelligentscan.services.product_names import no_product, product_names
-from intelligentscan.services.review_state import folded
 from intelligentscan.services.rights import ROLE_GRANTED, ROLE_REVOKED, Held, grant_command
 from intelligentscan.stores.governance.reads import GovernanceReads
 from intelligentscan.stores.governance.records import DEFAULT_WORKSPACE, Act, Principal, Subject
