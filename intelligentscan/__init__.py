@@ -12,6 +12,7 @@ __all__ = [
     "log_scan_run",
     "promote",
     "register_model",
+    "request_review",
     "use",
     "verify_integrity",
 ]
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         log_scan_run,
         promote,
         register_model,
+        request_review,
         use,
         verify_integrity,
     )

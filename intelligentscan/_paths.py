@@ -97,8 +97,7 @@ class AllowedRoots:
             PathRefused: as for `folder`.
             TooLarge: the file has more than `max_bytes`.
         """
-        real = self.file(path, argument=argument)
-        return read_bytes(Path(real.anchor), str(real.relative_to(real.anchor)), max_bytes, argument=argument)
+        return _read_real(self.file(path, argument=argument), path, max_bytes, argument)
 
     def _checked(self, path: str, argument: str) -> tuple[Path, os.stat_result]:
         if not self.roots:
@@ -138,6 +137,19 @@ def default_roots(cwd: Path, user_home: Path) -> tuple[Path, ...]:
     return (real,) if any(os.path.lexists(real / mark) for mark in PROJECT_MARKS) else ()
 
 
+def read_own(path: str, max_bytes: int, *, argument: str) -> bytes:
+    """Return the bytes of a regular file that a person names at the command line, wherever it lies.
+
+    A private key or a signature is meant to be read there, so neither roots nor the names of credentials count.
+
+    Raises:
+        PathRefused: it is missing, not readable, or not a regular file.
+        TooLarge: it has more than `max_bytes`.
+    """
+    text = _plain(path, argument)
+    return _read_real(Path(os.path.realpath(text)), path, max_bytes, argument)
+
+
 def open_folder(folder: Path) -> int:
     """Open a folder by its real absolute path, following no link on the way; return its file descriptor.
 
@@ -156,12 +168,13 @@ def open_folder_beneath(root: int, relative: str) -> int:
     return _walk(root, _parts(relative) if relative else (), os.O_RDONLY | _FOLDER_FLAGS)
 
 
-def open_beneath(root: Path | int, relative: str) -> int:
+def open_beneath(root: Path | int, relative: str, *, shown: str | None = None) -> int:
     """Open a regular file below a root folder, following no link on the way; return its file descriptor.
 
     Args:
         root: real absolute path of a folder, or the descriptor of an open folder.
         relative: path of the file below it, with forward slashes.
+        shown: how an error names it; `relative` if None.
 
     Raises:
         WrongPathKind: it is not a regular file.
@@ -173,30 +186,43 @@ def open_beneath(root: Path | int, relative: str) -> int:
     if not stat.S_ISREG(mode):
         os.close(descriptor)
         raise WrongPathKind(
-            f"'{untrusted(relative)}' is {_kind(mode)}, not a regular file.", next="give the path of a regular file."
+            f"'{untrusted(shown or relative)}' is {_kind(mode)}, not a regular file.",
+            next="give the path of a regular file.",
         )
     return descriptor
 
 
-def read_bytes(root: Path, relative: str, max_bytes: int, *, argument: str = "path") -> bytes:
+def read_bytes(root: Path, relative: str, max_bytes: int, *, argument: str = "path", shown: str | None = None) -> bytes:
     """Return the bytes of a regular file below a root folder.
+
+    Args:
+        root: real absolute path of the folder.
+        relative: path of the file below it, with forward slashes.
+        max_bytes: the most that is read.
+        argument: what the caller sets to another path.
+        shown: how an error names the file; `relative` if None.
 
     Raises:
         PathRefused: it is missing, not readable, not a regular file, or behind a link.
         TooLarge: it has more than `max_bytes`.
     """
     try:
-        with os.fdopen(open_beneath(root, relative), "rb") as stream:
+        with os.fdopen(open_beneath(root, relative, shown=shown), "rb") as stream:
             # One byte more than allowed, because a size read beforehand can be outgrown.
             data = stream.read(max_bytes + 1)
     except OSError as exc:
-        raise _not_opened(exc, relative, argument) from exc
+        raise _not_opened(exc, shown or relative, argument) from exc
     if len(data) > max_bytes:
         raise TooLarge(
-            f"'{untrusted(relative)}' has more than {max_bytes:,} bytes.",
+            f"'{untrusted(shown or relative)}' has more than {max_bytes:,} bytes.",
             next=f"call again with {argument} set to a smaller file.",
         )
     return data
+
+
+def _read_real(real: Path, path: str, max_bytes: int, argument: str) -> bytes:
+    relative = str(real.relative_to(real.anchor))
+    return read_bytes(Path(real.anchor), relative, max_bytes, argument=argument, shown=path)
 
 
 def _walk_from_top(folder: Path, parts: tuple[str, ...], last_flags: int) -> int:

@@ -1,4 +1,4 @@
-"""The Python face for scripts and notebooks: the five verbs, history and integrity, and `use()`, on the same services.
+"""The Python face for scripts and notebooks: the verbs, review, history, integrity and `use()`, on the same services.
 
 Every function blocks until its answer is there and works from synchronous code, from a notebook's
 running event loop and from several threads; the services run on one event loop in a thread of ours.
@@ -6,10 +6,12 @@ running event loop and from several threads; the services run on one event loop 
 
 import atexit
 import functools
+import operator
 import os
+import re
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -23,12 +25,14 @@ from intelligentscan.domain.experiment import Experiment
 from intelligentscan.domain.history import History
 from intelligentscan.domain.integrity import IntegrityReport
 from intelligentscan.domain.registry import PromotionDecision, RegisteredVersion
+from intelligentscan.domain.review import ReviewRequest
 from intelligentscan.domain.scan import ScanRun
 from intelligentscan.settings import Settings, sqlite_uri
 from intelligentscan.store_environment import exports
 from intelligentscan.trusted_models import trust_known_types
 
 T = TypeVar("T")
+_DIGITS = re.compile(r"[0-9]{1,10}")
 _starting = threading.Lock()
 _stack = ExitStack()
 _portal: BlockingPortal | None = None
@@ -192,7 +196,29 @@ def promote(
         NotGoverned: plain MLflow registered the model.
     """
     target, number = _one("to", to, "stage", stage), _number(version)
+    _text("reason", reason)
     return _run(lambda s: s.registry.promote(name, number, target, reason=reason, dry_run=dry_run))
+
+
+def request_review(
+    name: str, version: int | str, evidence: Mapping[str, str | Mapping[str, object]] | None = None
+) -> ReviewRequest:
+    """Ask the committee to review a sealed version; people decide at the command line.
+
+    The same evidence again returns the same review.
+
+    Args:
+        name: the registered model.
+        version: its version.
+        evidence: text, or named values, by criterion: accuracy, safety, bias, risks, documentation.
+
+    Raises:
+        InvalidArgument: the evidence is not what it should be.
+        NotGoverned: plain MLflow registered the model.
+        Refused: the version is not sealed or was found changed, or a role is missing.
+    """
+    number = _number(version)
+    return _run(lambda s: s.reviews.request(name, number, _plain(evidence)))
 
 
 def get_history(
@@ -219,7 +245,8 @@ def get_history(
         InvalidCursor: the cursor belongs to another call.
     """
     number = _number(version) if version is not None else None
-    moment = at.isoformat() if isinstance(at, date) else at
+    moment = at.isoformat() if isinstance(at, date) else _text("at", at)
+    _text("actor", actor), _text("cursor", cursor)
     return _run(lambda s: s.history.get(name=name, version=number, at=moment, actor=actor, limit=limit, cursor=cursor))
 
 
@@ -267,16 +294,34 @@ async def _opened(services: Services) -> None:
 
 
 def _number(version: int | str) -> int:
-    try:
+    """Return the number of a version; 2.9 is none, and neither is True."""
+    if isinstance(version, str) and _DIGITS.fullmatch(version):
         return int(version)
-    except ValueError as exc:
-        raise InvalidArgument("version is no number.", next="give the version as a whole number.") from exc
+    if not isinstance(version, bool | str):
+        with suppress(TypeError):
+            return operator.index(version)
+    raise InvalidArgument("version is no whole number.", next="call again with version like 3 or '3'.")
+
+
+def _plain(evidence: Any) -> Any:
+    """Return evidence with every mapping in it as a dict; what is no mapping is left for the service to refuse."""
+    if not isinstance(evidence, Mapping):
+        return evidence
+    return {key: dict(value) if isinstance(value, Mapping) else value for key, value in evidence.items()}
+
+
+def _text(what: str, value: str | None) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise InvalidArgument(
+            f"{what} is {type(value).__name__}, not text.", next=f"call again with {what} as text, or leave it out."
+        )
+    return value
 
 
 def _one(first: str, a: str | None, second: str, b: str | None) -> str:
     if (a is None) == (b is None):
         raise InvalidArgument(f"Give either {first} or {second}.", next=f"call again with {first} set.")
-    return a if a is not None else str(b)
+    return str(_text(first, a) if a is not None else _text(second, b))
 
 
 def _run(call: Callable[[Services], Awaitable[T]]) -> T:

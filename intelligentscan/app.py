@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from intelligentscan.services.comparison import ComparisonService
     from intelligentscan.services.denials import Denials
     from intelligentscan.services.diagnosis import DiagnosisService
+    from intelligentscan.services.evidence import EvidenceGatherer
     from intelligentscan.services.experiments import ExperimentService
     from intelligentscan.services.history import HistoryService
     from intelligentscan.services.integrity import IntegrityService
@@ -108,15 +109,13 @@ class Services:
     @cached_property
     def registry(self) -> "RegistryService":
         """Registering models and moving their versions."""
-        from intelligentscan.services.evidence import EvidenceGatherer
         from intelligentscan.services.promotion import PromotionService
         from intelligentscan.services.registration import Registrar
         from intelligentscan.services.registry import RegistryService
         from intelligentscan.services.scan_configs import ScanConfigs
 
         registrar = Registrar(self.store, self._archive, self._seals)
-        gatherer = EvidenceGatherer(self.store, self._seals, self.trail)
-        promotion = PromotionService(self.store, gatherer, self.trail, self._denials, self.reviews.ensure)
+        promotion = PromotionService(self.store, self._gatherer, self.trail, self._denials, self.reviews.ensure)
         configs = ScanConfigs(self.store)
         return RegistryService(self.store, self._resolver, configs, registrar, promotion, self._denials, self.trail)
 
@@ -177,11 +176,17 @@ class Services:
         return IntegrityService(self.store, self._seals, self.trail)
 
     @cached_property
+    def _gatherer(self) -> "EvidenceGatherer":
+        from intelligentscan.services.evidence import EvidenceGatherer
+
+        return EvidenceGatherer(self.store, self._seals, self.trail)
+
+    @cached_property
     def adoption(self) -> "AdoptionService":
         """An administrator's acts on the store."""
         from intelligentscan.services.adoption import AdoptionService
 
-        return AdoptionService(self.store, self._seals)
+        return AdoptionService(self.store, self._seals, self._gatherer)
 
     @cached_property
     def upkeep(self) -> "UpkeepService":

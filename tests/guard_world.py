@@ -51,6 +51,7 @@ GOVERNANCE_ROWS: dict[str, Row] = {
     },
     "scan_record": {
         "run_id": "r", "experiment_id": 1, "commit_id": "c", "clean": 1, "complete": 1, "critical": 0, "high": 0,
+        "suppressed": 0,
         "sarif_digest": "s",
     },
     "plan": {

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 import typer
 from command_line import COMMAND, Answer, CommandLine, child, child_environment
 from conftest import copy_store
+from typer.core import TyperGroup
 from typer.testing import CliRunner
 
 import intelligentscan
@@ -59,6 +61,16 @@ def next_steps(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.keyword) and node.arg == "next":
             yield from texts(node.value)
+
+
+def every_text(tree: ast.AST) -> Iterator[str]:
+    """Yield every text, what is filled in as '7'."""
+    pieces = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "7" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in pieces:
+            yield node.value
 
 
 def texts(node: ast.expr) -> list[str]:
@@ -187,6 +199,24 @@ def test_a_crash_shows_no_trace_and_says_how_to_get_one(monkeypatch: pytest.Monk
             "the run's model; call register_model with run_id='x'",
             "the run's model; call 'intelligentscan register' with RUN 'x'",
         ),
+        ("call promote name='x' version=3 to='Archived'.", "call 'intelligentscan promote x 3 --to Archived'."),
+        (
+            "promote name='x' version=3 to='Production' reason=…",
+            "'intelligentscan promote x 3 --to Production --reason …'",
+        ),
+        (
+            "register_model name='a b' description=… tags={'card.owner': …, 'card.about': 'x y'}",
+            '\'intelligentscan register RUN --name "a b" --description … --tag card.owner=… --tag "card.about=x y"\'',
+        ),
+        (
+            "request_review name='x' version=3 evidence={'bias': …}, or",
+            "'intelligentscan review request x 3 --evidence bias=…', or",
+        ),
+        ("look with get_history name='$HOME'", "look with 'intelligentscan history \"\\$HOME\"'"),
+        ("call promote again without confirm.", "the agent calls promote again without confirm."),
+        ("call again without confirm; x", "the agent calls again without confirm; x"),
+        ("register_model without confirm makes one", "the agent's call of register_model without confirm makes one"),
+        ("the agent calls register_model again, confirm='x'", "the agent calls register_model again, confirm='x'"),
     ],
 )
 def test_next_steps_name_commands_where_agents_read_tools(for_agents: str, shown: str) -> None:
@@ -212,6 +242,24 @@ def test_every_command_that_a_next_step_names_exists() -> None:
         assert shown.exit_code == 0, words
         for option in (word for word in words if word.startswith("--") and word != "--"):
             assert option in shown.output, words
+
+
+def test_a_command_that_a_text_gives_with_its_arguments_runs_as_it_stands() -> None:
+    wrong = []
+    for path in SOURCE.rglob("*.py"):
+        for told in map(for_people, every_text(ast.parse(path.read_text()))):
+            for given in re.findall(r"'intelligentscan ([a-z][^']+)'", told):
+                words = shlex.split(given.replace("VERSION", "7").replace("CLIENT", "cursor"))
+                command = typer.main.get_command(app)
+                while isinstance(command, TyperGroup) and words and words[0] in command.commands:
+                    command = command.commands[words.pop(0)]
+                if isinstance(command, TyperGroup) or not words or words == ["--help"]:
+                    continue
+                try:
+                    command.make_context("told", words)
+                except Exception as refusal:
+                    wrong.append((path.name, given, str(refusal)))
+    assert wrong == []
 
 
 # scan, import-sarif
@@ -344,7 +392,7 @@ def test_an_unknown_experiment_names_a_store_nearby_that_has_runs(
 
     assert answer.code == 2
     assert f"MLFLOW_TRACKING_URI={uri} selects it" in answer.err
-    assert "'intelligentscan scan --experiment'" in answer.err
+    assert "'intelligentscan scan PATH --experiment NAME'" in answer.err
 
 
 def test_a_scan_is_registered_and_promoted(command: CommandLine) -> None:

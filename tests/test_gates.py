@@ -126,8 +126,8 @@ def test_bytes_and_record_must_be_as_they_were(
 REVIEWED: list[tuple[str, ReviewFacts | None, ReviewRules, str, str]] = [
     ("approved", review(), FOUR_EYES, "pass", "review r1: 1 of 1 approvals by different people count, authenticated"),
     ("none", None, FOUR_EYES, "fail", "call request_review name='fm' version=2"),
-    ("open", review(status="open", approvals=()), FOUR_EYES, "fail", "'intelligentscan review approve r1'"),
-    ("open but enough", review(status="open"), FOUR_EYES, "fail", "'intelligentscan review approve r1'"),
+    ("open", review(status="open", approvals=()), FOUR_EYES, "fail", "review approve r1 --reason … --key …'"),
+    ("open but enough", review(status="open"), FOUR_EYES, "fail", "review approve r1 --reason … --key …'"),
     ("rejected", review(status="rejected"), FOUR_EYES, "fail", "was rejected"),
     ("revoked", review(status="revoked"), FOUR_EYES, "fail", "that was revoked; call request_review"),
     ("expired", review(status="expired"), FOUR_EYES, "fail", "has expired; call request_review"),
@@ -146,7 +146,7 @@ REVIEWED: list[tuple[str, ReviewFacts | None, ReviewRules, str, str]] = [
     ("two people, names erased", review(approval(name=""), approval("bo", name="")), APART, "pass", "2 of 2"),
     ("one signed of two", review(approval(), approval("bo", proof="self-asserted")), APART, "fail", "1 of 2"),
     ("incomplete", review(missing=("bias", "risks")), TEAM.review, "fail", "no evidence for bias, risks; call"),
-    ("open, incomplete", review(status="open", missing=("bias",)), TEAM.review, "fail", "review attest r1', then"),
+    ("open, incomplete", review(status="open", missing=("bias",)), TEAM.review, "fail", "attest r1 bias --text …',"),
     ("incomplete, allowed", review(missing=("bias",)), FOUR_EYES, "pass", "1 of 1"),
 ]  # fmt: skip
 
@@ -165,7 +165,7 @@ DUTIES: list[tuple[str, dict[str, Any], ReviewRules, str, str]] = [
     ("independent", {}, FOUR_EYES, "pass", "neither asked for it nor made its run"),
     ("not asked", {"review": None}, ReviewRules(), "not_applicable", "policy does not ask for four eyes"),
     ("no review", {"review": None}, FOUR_EYES, "fail", "call request_review name='fm' version=2"),
-    ("no approval yet", {"review": review(status="open", approvals=())}, FOUR_EYES, "fail", "review approve r1'"),
+    ("no approval yet", {"review": review(status="open", approvals=())}, FOUR_EYES, "fail", "approve r1 --reason …'"),
     ("no approval counts", {"review": review(approval(until=NOW))}, FOUR_EYES, "fail", "no approval counts"),
     ("by who registered", {"review": review(approval("dev"), requester="al")}, FOUR_EYES, "fail", "had asked for it"),
     ("by who asked for review", {"review": review(approval("al"), requester="al")}, FOUR_EYES, "fail", "had asked"),
@@ -204,7 +204,7 @@ THRESHOLDS: list[tuple[str, dict[str, Any], dict[str, Threshold], dict[str, Any]
     ("endless", {"metrics": {"roc_auc": math.inf}}, AUC, {}, "fail", "'roc_auc' is inf"),
     ("one of two", {}, AUC | {"rmse": Threshold(max=1)}, {}, "fail", "register that with register_model name='fm'"),
     ("none named", {}, {}, {}, "not_applicable", "names no thresholds"),
-    ("none named, required", {}, {}, {"required": True}, "fail", "'intelligentscan policy activate FILE'"),
+    ("none named, required", {}, {}, {"required": True}, "fail", "'intelligentscan policy activate FILE --reason …'"),
     ("origin too weak", {}, AUC, {"origin": "imported"}, "fail", "are self-reported, the policy asks for 'imported'"),
     ("origin as asked", {"metrics_origin": "imported"}, AUC, {"origin": "imported"}, "pass", "0.9"),
     ("origin stronger", {"metrics_origin": "measured by us"}, AUC, {"origin": "imported"}, "pass", "0.9"),
@@ -252,7 +252,7 @@ COMPARISONS: list[tuple[str, dict[str, Any], ModelRules, dict[str, Any], str, st
      "'f1'"),
     ("named, ours is missing", {}, ModelRules(compare=["f1"]), {}, "fail", "the run has no metric 'f1'"),
     ("named, theirs is missing", against({}, {"f1": 0.9}), ModelRules(compare=["f1"]), {}, "fail",
-     "call promote name='fm' version=1 to='Archived' first"),
+     "policy activate"),
     ("nothing usual", against({"a": 1.0}, {"a": 0.0}), ModelRules(), {}, "not_applicable", "no usual one"),
     ("nothing usual, required", against({"a": 1.0}, {"a": 0.0}), ModelRules(), {"required": True}, "fail", "activate"),
     ("origin too weak", {}, ModelRules(), {"origin": "measured by us"}, "fail", "are self-reported"),
@@ -410,8 +410,8 @@ def test_a_rollback_asks_only_what_the_policy_lists_for_it(policy: PromotionPoli
 @pytest.mark.parametrize(
     ("facts", "refused"),
     [
-        (review(status="revoked"), True),
-        (review(status="rejected"), True),
+        (review(status="revoked", withdrawn=True), True),
+        (review(status="rejected", withdrawn=True), True),
         (review(status="open", withdrawn=True), True),
         (review(status="expired"), False),
         (review(status="open"), False),
@@ -434,7 +434,7 @@ def test_what_the_committee_took_back_is_no_rollback(facts: ReviewFacts, refused
 def test_what_the_policy_does_not_provide_for_fails(tiers: dict[str, Any], tier: str) -> None:
     (only,) = weigh(TEAM.model_copy(update={"tiers": tiers}), replace(GOOD, tier=tier))  # type: ignore[arg-type]
     assert (only.gate, only.outcome) == ("policy", "fail")
-    assert "'intelligentscan policy activate FILE'" in only.detail
+    assert "'intelligentscan policy activate FILE --reason …'" in only.detail
 
 
 def test_the_first_rules_whose_name_matches_count_and_letters_count_in_their_case() -> None:

@@ -1,5 +1,6 @@
 """What governance looks like from outside: agent tools, commands and Python calls on real governed stores."""
 
+import getpass
 import json
 import os
 import pty
@@ -252,10 +253,17 @@ async def test_a_cursor_of_another_call_is_refused(governed: Path) -> None:
 async def test_history_of_an_unknown_name_or_person_is_empty_and_says_so(governed: Path) -> None:
     async with connected(services_at(governed)) as agent:
         model = await answered(agent, "get_history", name="nobody")
-        person = await answered(agent, "get_history", actor="nobody")
+        version = await answered(agent, "get_history", name="nothing", version=9, at="2030-01-01")
+        person = await answered(agent, "get_history", name="fm", actor="nobody")
+        idle = await answered(agent, "get_history", name="nothing", actor=getpass.getuser())
 
-    assert (model["events"], person["events"]) == ([], [])
-    assert "nobody" in model["notes"][0]
+    told = [(found["events"], found["notes"][0]) for found in (model, version, person, idle)]
+    assert told == [
+        ([], "Nothing governed had happened to 'nobody' yet."),
+        ([], "Nothing governed had happened to version 9 of 'nothing' by then."),
+        ([], "Nobody is known as 'nobody' on this store."),
+        ([], f"'{getpass.getuser()}' has not done anything to 'nothing' yet, nor had it done."),
+    ]
 
 
 async def test_so_many_live_versions_are_cut_that_events_have_room(home: Path) -> None:

@@ -382,7 +382,9 @@ def test_governance_rows_are_added_and_never_changed(shared: Store, plain: str) 
     table = f"gov.{plain}"
     with shared.engine.connect() as connection:
         shared.governance.event(connection, GOVERNANCE_ROWS)
-        connection.exec_driver_sql("INSERT INTO gov.principal_name VALUES ('p', 'user', 'Ann')")
+        connection.exec_driver_sql(
+            "INSERT INTO gov.principal_name (principal_id, kind, name) VALUES ('p', 'user', 'Ann')"
+        )
         connection.exec_driver_sql("INSERT INTO gov.free_text VALUES (1, 'reason', 'salt', 'said')")
         column = shared.governance.tables.metadata.tables[table].columns.keys()[-1]
         says(connection, "GOVERNANCE_APPEND_ONLY", f"UPDATE {table} SET {column} = {column}")

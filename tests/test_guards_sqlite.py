@@ -267,7 +267,9 @@ def test_governance_rows_are_added_and_never_changed(store: Store, plain: str) -
     governance, table = store.governance, f"gov_{plain}"
     with store.engine.begin() as connection:
         governance.event(connection, GOVERNANCE_ROWS)
-        connection.exec_driver_sql("INSERT INTO gov_principal_name VALUES ('p', 'user', 'Ann')")
+        connection.exec_driver_sql(
+            "INSERT INTO gov_principal_name (principal_id, kind, name) VALUES ('p', 'user', 'Ann')"
+        )
         connection.exec_driver_sql("INSERT INTO gov_free_text VALUES (1, 'reason', 'salt', 'said')")
         before = connection.exec_driver_sql(f"SELECT rowid, * FROM {table}").all()
         names = [row[1] for row in connection.exec_driver_sql(f"PRAGMA table_info({table})")]

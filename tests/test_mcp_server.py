@@ -182,6 +182,10 @@ async def test_a_domain_error_is_a_fact_and_a_next_step(services: Services, mode
         ("register_model", {"name": "m", "run_id": "abcdef"}, "run_id", "32"),
         ("promote", {"name": "m", "to": "Staging"}, "version", "integer"),
         ("promote", {"name": "m", "version": "one", "to": "Staging"}, "version", "integer"),
+        ("promote", {"name": "m", "version": True, "to": "Staging"}, "version", "integer"),
+        ("get_model", {"name": "m", "version": True}, "version", "integer"),
+        ("request_review", {"name": "m", "version": True}, "version", "integer"),
+        ("search_runs", {"experiment": "e", "limit": True}, "limit", "1 to 100"),
     ],
 )
 async def test_a_wrong_argument_is_named_with_what_is_allowed(

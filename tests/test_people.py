@@ -1,5 +1,6 @@
 """People: the first administrator, roles given and taken, products, and keys whose signatures count."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -214,6 +215,9 @@ async def test_an_administrator_is_no_exception_and_a_key_of_the_same_name_is_th
     await world.enrol(ME, new_key(), known_as="key holder")
     with pytest.raises(Refused, match="cannot be its reviewer"):
         await people.grant("reviewer", ME, "cards", known_as="key holder")
+    with pytest.raises(Refused, match=f"{ME} is owner of 'cards'") as told:
+        await people.grant("reviewer", ME.upper(), "cards", known_as="account")
+    assert f"role revoke owner {ME} --product cards" in told.value.next
     await people.grant("reviewer", OTHER)
     with pytest.raises(Refused, match=f"{OTHER} is reviewer of every product"):
         await people.onboard("loans", developers=[OTHER])
@@ -267,6 +271,19 @@ async def test_a_grant_that_cannot_be_meant_changes_nothing(
     with pytest.raises(error):
         await people.grant(role, who, product, reason)
     assert await people.roles() == before
+
+
+async def test_roles_of_a_product_that_is_not_there_are_refused_with_those_that_are(world: PeopleWorld) -> None:
+    people = world.services.people
+    with pytest.raises(NotFound, match="There is no product 'nope'") as told:
+        await people.roles("nope")
+    assert "none is onboarded yet" in told.value.next
+    await people.onboard("cards")
+    for ask in (people.roles("nope"), people.product("nope")):
+        with pytest.raises(NotFound) as told:
+            await ask
+        assert told.value.next == "there are 'cards'; 'intelligentscan product onboard nope' makes it."
+    assert [g.product for g in (await people.roles("cards")).grants] == ["cards"]
 
 
 async def test_taking_a_role_that_somebody_does_not_have_changes_nothing(world: PeopleWorld) -> None:
@@ -565,12 +582,15 @@ def test_the_commands_tell_it_to_people(command: CommandLine, tmp_path: Path) ->
         ([], "either the private key or the public one"),
         (["--key", "key", "--public", "key.pub"], "either the private key or the public one"),
         (["--key", "key", "--proof", "key.sig"], "either the private key or the public one"),
-        (["--key", "missing"], "cannot be read"),
+        (["--key", "missing"], "There is no"),
         (["--key", "key.pub"], "private key cannot be used"),
         (["--public", "key"], "This is a private key"),
         (["--key", "hidden"], "kept under a passphrase"),
         (["--key", "binary"], "is not text"),
-        (["--key", "long"], "too long"),
+        (["--key", "long"], "/long' has more than 65,536 bytes"),
+        (["--key", "pipe"], "is a named pipe, not a regular file"),
+        (["--public", "pipe"], "is a named pipe"),
+        (["--public", "key.pub", "--proof", "pipe"], "is a named pipe"),
     ],
 )
 def test_a_key_that_cannot_be_taken_is_refused_in_words(
@@ -584,6 +604,7 @@ def test_a_key_that_cannot_be_taken_is_refused_in_words(
     (tmp_path / "hidden").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, hidden))
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     (tmp_path / "long").write_bytes(b"x" * 70_000)
+    os.mkfifo(tmp_path / "pipe")
     given = [str(tmp_path / a) if not a.startswith("--") else a for a in arguments]
     refusal = command("review", "enrol", ME, *given)
     assert refusal.code == 2

@@ -418,6 +418,9 @@ def test_a_person_lists_shows_approves_and_declines_at_the_command_line(
     assert f"plan {first.plan_id} approved" in approved.out
     assert f"confirm='{first.plan_id}'" in approved.err
     assert "declined" in command("plan", "decline", other.plan_id).out
+    assert "the agent calls promote again with the same arguments" in approved.err
+    declined = command("plan", "approve", other.plan_id)
+    assert "the agent's call of promote without confirm makes a new plan" in declined.err
     assert command.json("plan", "approve", other.plan_id, code=2)["code"] == "PLAN_INVALID"
     assert command.json("plan", "show", "abc", code=2)["code"] == "PLAN_INVALID"
     shown = command("plan", "show", other.plan_id).out

@@ -13,6 +13,7 @@ import intelligentscan
 from intelligentscan import api, plugin
 from intelligentscan.domain.errors import ExperimentNotFound, IdempotencyConflict, InvalidArgument, NoModel
 from intelligentscan.domain.experiment import Experiment
+from intelligentscan.domain.review import ReviewRequest
 from intelligentscan.settings import Settings
 
 FINDINGS = [{"rule": "B105", "severity": "high", "message": "hard-coded password", "path": "a.py", "line": 3}]
@@ -76,12 +77,32 @@ def test_errors_come_out_as_they_are(at_trained: Trained) -> None:
         lambda: intelligentscan.promote("m", 1),
         lambda: intelligentscan.promote("m", 1, "Staging", stage="Staging"),
         lambda: intelligentscan.promote("m", "first", "Staging"),
+        lambda: intelligentscan.promote("m", 2.9, "Archived"),  # type: ignore[arg-type]
+        lambda: intelligentscan.promote("m", True, "Archived"),
+        lambda: intelligentscan.promote("m", [3], "Archived"),  # type: ignore[arg-type]
+        lambda: intelligentscan.promote(None, 1, "Archived"),  # type: ignore[arg-type]
+        lambda: intelligentscan.promote("m", 1, "Archived", reason=5),  # type: ignore[arg-type]
+        lambda: intelligentscan.promote("m", 1, 5),  # type: ignore[arg-type]
+        lambda: intelligentscan.get_history(5),  # type: ignore[arg-type]
+        lambda: intelligentscan.get_history(actor=5),  # type: ignore[arg-type]
+        lambda: intelligentscan.get_history(at=5),  # type: ignore[arg-type]
+        lambda: intelligentscan.verify_integrity("m", 1.0),  # type: ignore[arg-type]
+        lambda: intelligentscan.request_review("m", 1, "good"),  # type: ignore[arg-type]
+        lambda: intelligentscan.register_model(at_trained.with_model, 5),  # type: ignore[arg-type]
         lambda: intelligentscan.compare_runs(),
         lambda: intelligentscan.compare_runs("0" * 32),
     ):
         with pytest.raises(InvalidArgument) as caught:
             call()
         assert caught.value.next
+
+
+def test_a_script_asks_for_a_review_as_an_agent_does(at_trained: Trained) -> None:
+    intelligentscan.register_model(at_trained.with_model, "asked")
+    made = intelligentscan.request_review("asked", 1, {"bias": "no gap", "risks": {"limit": 3}})
+    assert isinstance(made, ReviewRequest)
+    assert (made.status, made.created, made.evidence["bias"], made.evidence["risks"]) == ("open", True, 1, 1)
+    assert intelligentscan.request_review("asked", "1").review_id == made.review_id
 
 
 async def test_a_call_inside_a_running_event_loop_finishes(at_home: Path) -> None:

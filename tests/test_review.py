@@ -1,6 +1,9 @@
 """Reviews: requested with a dossier, decided and revoked by people with their keys, and by nobody else."""
 
 import json
+import os
+import re
+import shlex
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -61,7 +64,7 @@ async def test_one_person_requests_attests_approves_and_revokes_and_the_gates_fo
     assert (asked.status, asked.created, asked.policy, asked.quorum) == ("open", True, "solo", 1)
     assert asked.next.startswith("a person decides with 'intelligentscan review approve ")
     again = await one.reviews.request("fm", 2)
-    assert again == asked.model_copy(update={"created": False})
+    assert again == asked.model_copy(update={"created": False, "notes": []})
     assert (await one.reviews.ensure("fm", 2)).review_id == asked.review_id
     assert not [m for m in asked.missing if m.startswith("accuracy")]
     assert [m for m in asked.missing if m.startswith("bias")]
@@ -168,8 +171,13 @@ async def test_who_asked_cannot_decide_whatever_proof_they_have(services: Servic
 
 
 async def test_a_key_holder_of_the_requesters_name_is_no_second_person(services: Services) -> None:
-    two = await committee(services, "ann", ME.upper(), four_eyes=True, authenticated=True)
+    two = await committee(services, "ann", four_eyes=True, authenticated=True)
     asked = await two.request()
+    await enrol(two, ME.upper())
+    with pytest.raises(Refused, match="cannot be its reviewer"):
+        await services.people.grant("reviewer", ME.upper(), known_as="key holder")
+    await services.people.revoke("owner", ME)
+    await services.people.grant("reviewer", ME.upper(), known_as="key holder")
     assert f"REFUSED {ME.upper()} asked for" in await two.outcome(ME.upper(), asked)
     assert await two.outcome("ann", asked) == "approved"
 
@@ -677,6 +685,7 @@ def test_the_commands_lead_from_request_to_approval_and_back(command: CommandLin
     for part in ("fm version 1: open", "solo: 0 of 1 approvals", "metrics", "self-reported", "measured by us"):
         assert part in shown.out
     assert "safety" in shown.err
+    assert re.search(r"four eyes +not yet decided *\n", shown.out)
     approved = command("review", "approve", asked, "--reason", "looked at it")
     assert (approved.code, "approved fm version 1 (self-asserted" in approved.out) == (0, True)
     assert "four_eyes: false" in approved.out
@@ -689,6 +698,31 @@ def test_the_commands_lead_from_request_to_approval_and_back(command: CommandLin
     wrong = command.json("review", "list", "--status", "undecided", code=2)
     assert wrong["code"] == "INVALID_ARGUMENT"
     assert command.json("review", "request", "fm", "1", "--evidence", "beauty=1", code=2)["code"] == "INVALID_ARGUMENT"
+    twice = command.json("review", "request", "fm", "1", "--evidence", "risks=a", "--evidence", "risks=b", code=2)
+    assert "two texts for risks" in twice["message"]
+
+
+def test_what_a_review_lacks_is_told_as_commands_that_run(command: CommandLine, tmp_path: Path) -> None:
+    made = command("review", "request", "fm", "1")
+    lacking = next(line for line in made.err.splitlines() if line.strip().startswith("bias:"))
+    first, second = re.findall(r"'intelligentscan ([^']+)'", lacking)
+    assert command(*shlex.split(second.replace("…", "fair"))).code == 0
+    assert "bias" not in command(*shlex.split(first.replace("…", "fair"))).err
+    shown = command("promote", "fm", "1", "--to", "Production", "--reason", "go", "--dry-run")
+    (approve,) = re.findall(r"'intelligentscan (review approve [^']+)'", shown.out + shown.err)
+    assert command(*shlex.split(approve.replace("…", "good"))).code == 0
+
+
+def test_a_named_pipe_is_no_document_and_no_signature(command: CommandLine, tmp_path: Path) -> None:
+    asked = command.json("review", "request", "fm", "1")["review_id"]
+    os.mkfifo(tmp_path / "pipe")
+    for arguments in (
+        ("attest", asked, "bias", "--file"),
+        ("approve", asked, "--reason", "fine", "--signature"),
+        ("approve", asked, "--reason", "fine", "--key"),
+    ):
+        refusal = command.json("review", *arguments, str(tmp_path / "pipe"), code=2)
+        assert (refusal["code"], "is a named pipe" in refusal["message"]) == ("WRONG_PATH_KIND", True)
 
 
 async def test_a_signature_by_openssh_over_the_printed_statement_counts(services: Services, tmp_path: Path) -> None:

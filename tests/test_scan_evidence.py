@@ -87,6 +87,7 @@ async def test_a_scan_of_a_clean_commit_is_recorded_with_what_is_open_in_it(serv
     assert found is not None
     assert (found.run_id, found.clean, found.complete) == (run.run_id, True, True)
     assert (found.critical, found.high) == (run.critical_count, run.severities["high"])
+    assert found.suppressed > 0
     (event,) = await recorded(services)
     assert (event.run_id, found.at // 1000 > 0) == (run.run_id, True)
     assert warned(run) == []
@@ -228,10 +229,23 @@ async def test_a_record_that_no_event_made_is_no_evidence_and_is_reported(own: W
     last = own.sql(f"SELECT max(seq) FROM {own.gov('event')}", owner=True)[0][0]  # noqa: S608
     row = {
         "event": last, "run_id": own.ids.run, "experiment_id": int(own.ids.fraud), "commit_id": "c" * 40, "clean": 1,
-        "complete": 1, "critical": 0, "high": 0, "sarif_digest": "0" * 64,
+        "complete": 1, "critical": 0, "high": 0, "suppressed": 0, "sarif_digest": "0" * 64,
     }  # fmt: skip
     columns, marks = ", ".join(row), ", ".join("?" for _ in row)
     statement = f"INSERT INTO {own.gov('scan_record')} ({columns}) VALUES ({marks})"  # noqa: S608
     own.sql(statement, *row.values(), owner=True)
     assert await facts(own.services, "c" * 40) is None
     assert "RECORD" in await own.problems()
+
+
+async def test_a_repository_with_submodules_is_never_scanned_as_a_whole(services: Services, repo: Path) -> None:
+    commit(repo.parent / "other", weak=WEAK)
+    other = git(repo.parent / "other", "rev-parse", "HEAD")
+    commit(repo, ok=CLEAN)
+    git(repo, "update-index", "--add", "--cacheinfo", f"160000,{other},other")
+    (repo / "other").mkdir()
+    git(repo, "commit", "-q", "-m", "a submodule, not checked out")
+    await services.scans.scan(str(repo))
+    found = await facts(services, git(repo, "rev-parse", "HEAD"))
+    assert found is not None
+    assert (found.clean, found.complete, found.high) == (True, False, 0)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from intelligentscan._paths import read_own
 from intelligentscan.cli.confirmation import Reason, Yes, confirm
 from intelligentscan.cli.runner import on_services, reported
 from intelligentscan.cli.terminal import Json, answer, aside, clock, facts_table, plain_table, print_json
-from intelligentscan.domain.errors import InvalidArgument, PathRefused
+from intelligentscan.domain.errors import InvalidArgument
 from intelligentscan.domain.people import KnownAs, Product, ReviewerKey, Role, RoleChange, Tier
 from intelligentscan.domain.text import visible
 
@@ -188,11 +189,11 @@ def enrol(
     if key is not None:
         text, signed = _proved(who, key)
     else:
-        text = public_key(_read(public))
+        text = public_key(_read(public, "--public"))
         if proof is None:
             _print_statement(who, text, public, json)
             return
-        signed = _read(proof)
+        signed = _read(proof, "--proof")
     shown = as_openssh_shows(fingerprint(text))
     confirm([f"What the key {shown} signs counts as said by '{who}' from now on."], yes=yes)
     done = on_services(lambda services: services.people.enrol(who, text, signed, known_as), doing="Recording")
@@ -222,13 +223,19 @@ def keys(json: Json = False) -> None:
 def retire_key(
     fingerprint: Annotated[str, typer.Argument(metavar="KEY", help="Fingerprint, as 'review keys' shows it.")],
     reason: Reason,
+    compromised: Annotated[
+        bool, typer.Option("--compromised", help="Somebody else may have had it: what it approved counts no more.")
+    ] = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Retire a reviewer's key for good: what it signs counts no more."""
-    confirm(["What this key signs counts for nothing from now on; it cannot be enrolled again."], yes=yes)
-    done = on_services(lambda services: services.people.retire(fingerprint, reason), doing="Recording")
-    _print_key(done, json, f"of {done.person} is retired")
+    """Retire a reviewer's key for good: what it signs from now on does not count."""
+    approved = "Its approvals count no more either." if compromised else "What it approved before goes on counting."
+    confirm([f"What this key signs from now on counts for nothing; it cannot be enrolled again. {approved}"], yes=yes)
+    done = on_services(
+        lambda services: services.people.retire(fingerprint, reason, compromised=compromised), doing="Recording"
+    )
+    _print_key(done, json, f"of {done.person} is retired{'; its approvals count no more' if done.compromised else ''}")
 
 
 def private_key_of(path: Path) -> "PrivateKey":
@@ -239,7 +246,7 @@ def private_key_of(path: Path) -> "PrivateKey":
     """
     from intelligentscan._ssh_signature import PassphraseNeeded, load_private_key
 
-    data = _read(path).encode()
+    data = _read(path, "--key").encode()
     try:
         return load_private_key(data)
     except PassphraseNeeded:
@@ -291,19 +298,11 @@ def _of(product: str | None) -> str:
     return f"'{product}'" if product is not None else "every product"
 
 
-def _read(path: Path | None) -> str:
+def _read(path: Path | None, option: str) -> str:
     if path is None:
-        raise InvalidArgument("No file is named.", next="call again with --public.")
+        raise InvalidArgument("No file is named.", next=f"call again with {option}.")
     try:
-        with path.expanduser().open("rb") as stream:
-            data = stream.read(_MAX_FILE + 1)
-        if len(data) > _MAX_FILE:
-            raise InvalidArgument(f"The file {visible(path.name)} is too long for a key.", next="name the right file.")
-        return data.decode()
-    except OSError as exc:
-        raise PathRefused(
-            f"The file {visible(str(path))} cannot be read: {exc.strerror}.", next="name a file that is there."
-        ) from exc
+        return read_own(str(path), _MAX_FILE, argument=option).decode()
     except UnicodeDecodeError as exc:
         raise InvalidArgument(f"The file {visible(path.name)} is not text.", next="name the right file.") from exc
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from intelligentscan.cli.runner import EXIT_ERROR, on_services, reported
 from intelligentscan.cli.terminal import Json, answer, aside, facts_table, print_json, print_next
 from intelligentscan.cli.wording import for_people
-from intelligentscan.domain.errors import GatesFailed
+from intelligentscan.domain.errors import GatesFailed, InvalidArgument
 from intelligentscan.domain.registry import GateResult, PromotionDecision, RegisteredVersion
 
 _REFUSED = 1
@@ -26,6 +26,9 @@ def register(
     name: Annotated[str, typer.Option("--name", "-n", help="Name of the registered model.")],
     model_path: Annotated[str | None, typer.Option(help="Which of the run's models, by its name.")] = None,
     description: Annotated[str | None, typer.Option(help="Text for the version.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", metavar="KEY=VALUE", help="Tag for the version; may be repeated.")
+    ] = None,
     product: Annotated[
         str | None, typer.Option(help="AI product it belongs to; the experiment's if not given.")
     ] = None,
@@ -41,6 +44,7 @@ def register(
 
     Seals the version and locks the run's experiment for everybody; work goes on in the next one.
     """
+    tags = _tags(tag or [])
     is_uri = run.startswith(("models:/", "runs:/"))
     version = on_services(
         lambda services: services.registry.register(
@@ -49,6 +53,7 @@ def register(
             model_uri=run if is_uri else None,
             model_path=model_path,
             description=description,
+            tags=tags or None,
             product=product,
             use_case=use_case,
             abandon_running=abandon_running,
@@ -88,6 +93,18 @@ def promote(
         _print_decision(decision)
     if decision.status in ("would_refuse", "pending_review", "pending_confirmation"):
         raise typer.Exit(_REFUSED)
+
+
+def _tags(given: list[str]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for each in given:
+        key, mark, value = each.partition("=")
+        if not mark or not key or key in found:
+            raise InvalidArgument(
+                "Tags are given as KEY=VALUE, each key once.", next="call again with --tag card.owner=… for one."
+            )
+        found[key] = value
+    return found
 
 
 def _print_version(version: RegisteredVersion) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 from rich.text import Text
 
+from intelligentscan._paths import read_own
 from intelligentscan.cli import people
 from intelligentscan.cli.confirmation import Reason, Yes, asks, confirm
 from intelligentscan.cli.runner import on_services, reported
@@ -191,7 +192,7 @@ def review_attest(
     json: Json = False,
 ) -> None:
     """Vouch for a criterion of an open review."""
-    own, document = _key(key), _bytes(file) if file is not None else None
+    own, document = _key(key), _bytes(file, "--file") if file is not None else None
     found = on_services(
         lambda services: services.reviews.attest(review_id, criterion, text=text, file=document, key=own),
         doing="Recording",
@@ -224,18 +225,11 @@ def _key(path: Path | None) -> "PrivateKey | None":
 
 
 def _signature(path: Path | None) -> str | None:
-    return _bytes(path).decode("utf-8", "replace") if path is not None else None
+    return _bytes(path, "--signature").decode("utf-8", "replace") if path is not None else None
 
 
-def _bytes(path: Path) -> bytes:
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(_MAX_FILE + 1)
-    except OSError as exc:
-        raise InvalidArgument(f"{path.name} cannot be read: {exc.strerror}.", next="name a file of yours.") from exc
-    if len(data) > _MAX_FILE:
-        raise InvalidArgument(f"{path.name} has more than {_MAX_FILE:,} bytes.", next="name a smaller file.")
-    return data
+def _bytes(path: Path, option: str) -> bytes:
+    return read_own(str(path), _MAX_FILE, argument=option)
 
 
 def _status(text: str | None) -> ReviewStatus | None:
@@ -259,6 +253,11 @@ def _evidence(given: list[str]) -> dict[str, object]:
             raise InvalidArgument(
                 "Evidence is given as CRITERION=TEXT.", next=f"name one of: {', '.join(CRITERIA)}; bias='…' for one."
             )
+        if criterion in found:
+            raise InvalidArgument(
+                f"There are two texts for {criterion}, and one of them would be lost.",
+                next=f"put them into one: --evidence {criterion}='…'.",
+            )
         found[criterion] = text
     return found
 
@@ -272,7 +271,7 @@ def _print_review(found: ReviewDetails) -> None:
         ("asked by", found.requester),
         ("run made by", f"{found.run_author}, as the run says" if found.run_author else "not said"),
         ("policy", f"{found.policy}: {found.approvals} of {found.quorum} approvals"),
-        ("four eyes", "yes" if found.four_eyes else "no"),
+        ("four eyes", "not yet decided" if found.four_eyes is None else "yes" if found.four_eyes else "no"),
         ("counts until", clock(found.valid_until)),
         ("sealed bytes", found.manifest_digest),
         ("evidence", found.dossier_digest),

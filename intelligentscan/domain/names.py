@@ -58,7 +58,11 @@ def model_name(name: str) -> str:
     return checked
 
 
-def _name(name: str, kind: str, argument: str) -> str:
+def _name(name: object, kind: str, argument: str) -> str:
+    if not isinstance(name, str):
+        raise InvalidName(
+            f"The {kind} name is {type(name).__name__}, not text.", next=f"call again with {argument} as text."
+        )
     if not name.strip():
         raise InvalidName(f"The {kind} name is empty.", next=f"call again with {argument} set.")
     if len(name) > MAX_NAME:

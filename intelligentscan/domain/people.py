@@ -87,5 +87,8 @@ class ReviewerKey(Noun):
     known_as: KnownAs | None = None
     public: str
     active: bool
+    compromised: Annotated[
+        bool, Field(description="Somebody else may have had it; what it approved does not count.")
+    ] = False
     since: str
     event: int

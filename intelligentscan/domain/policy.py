@@ -31,6 +31,9 @@ class GateSettings(Noun):
     required: Annotated[bool, Field(description="Fail, rather than not apply, if the model's rules name nothing.")] = (
         False
     )
+    refuse_suppressed: Annotated[
+        bool, Field(description="Count critical and high findings that a comment in the code silences.")
+    ] = False
     fields: Annotated[list[str], Field(max_length=40, description="Model card fields that must be filled.")] = []
 
 

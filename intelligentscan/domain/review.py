@@ -75,7 +75,7 @@ class ReviewDetails(Noun):
     valid_until: str
     quorum: int
     approvals: int
-    four_eyes: bool
+    four_eyes: Annotated[bool | None, Field(description="None as long as nobody has approved.")]
     evidence: list[EvidenceItem]
     missing: list[str]
     decisions: list[DecisionRow]

@@ -16,6 +16,11 @@ _MARKDOWN_LINK = re.compile(r"\](?=[(\[:])")
 _MARKDOWN_IMAGE = re.compile(r"!(?=\[)")
 
 
+def folded(name: str) -> str:
+    """Return a name in a form in which spellings of it are equal."""
+    return unicodedata.normalize("NFKC", name).strip().casefold()
+
+
 def visible(text: str) -> str:
     """Return the text with every character that a reader could not see written as an escape."""
     if text.isascii() and text.isprintable():

@@ -31,7 +31,11 @@ class NoOpenFindings:
         if not scan.clean:
             return failed(self.name, f"{which} saw changes that are not committed; call {_scan(commit)}")
         if not scan.complete:
-            return failed(self.name, f"{which} is not complete; call {_scan(commit)} and see its coverage")
+            return failed(
+                self.name,
+                f"{which} is not complete, or the repository has submodules, whose commits a scan does not know; "
+                f"call {_scan(commit)} and see its coverage",
+            )
         if scan.critical != 0 or scan.high != 0:
             return failed(
                 self.name,
@@ -39,7 +43,14 @@ class NoOpenFindings:
                 f"run_id='{untrusted(scan.run_id, _MAX_COMMIT)}', mend and commit, then "
                 f"{another_run(evidence, 'a run of that commit')}",
             )
-        return passed(self.name, f"{which} is complete: nothing critical or high")
+        if scan.suppressed and rules.settings.refuse_suppressed:
+            return failed(
+                self.name,
+                f"{which} has {scan.suppressed} critical or high findings that comments silence, and the policy "
+                f"counts them; mend and commit, then {another_run(evidence, 'a run of that commit')}",
+            )
+        silenced = f", {scan.suppressed} silenced by comments (list_findings state='suppressed')"
+        return passed(self.name, f"{which} is complete: nothing critical or high{silenced if scan.suppressed else ''}")
 
 
 class Fresh:

@@ -74,6 +74,6 @@ class NotDrifted:
             gate=cls.name,
             outcome="fail",
             detail=f"{'; '.join(drift[:3])}{more}; look with verify_integrity name='{shown}', then an "
-            f"administrator runs 'intelligentscan reconcile {shown}'",
+            f"administrator runs 'intelligentscan reconcile {shown} --reason …'",
             origin=_MEASURED,
         )

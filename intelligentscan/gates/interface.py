@@ -41,7 +41,7 @@ class ReviewFacts:
         requester: principal id of who asked for it.
         missing: criteria without any evidence or attestation.
         approvals: those that were not revoked, expired ones too.
-        withdrawn: whether an approval of this version was revoked and none has taken its place, in whichever review.
+        withdrawn: whether this version was rejected, or an approval of it revoked, and it was not approved since.
     """
 
     review_id: str
@@ -56,7 +56,13 @@ class ReviewFacts:
 
 @dataclass(frozen=True, slots=True)
 class ScanFacts:
-    """The newest scan that we made ourselves of the code that a run came from; time in ms since the epoch."""
+    """The newest scan that we made ourselves of the code that a run came from; time in ms since the epoch.
+
+    Attributes:
+        critical: open findings of this severity.
+        high: open findings of this severity.
+        suppressed: critical and high findings that a comment in the code silences.
+    """
 
     run_id: str
     at: int
@@ -64,14 +70,16 @@ class ScanFacts:
     complete: bool
     critical: int
     high: int
+    suppressed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Champion:
-    """The version in Production, and the metrics of its run."""
+    """The version in Production, or failing one the last that was; and the metrics of its run."""
 
     version: int
     metrics: Mapping[str, float]
+    live: bool = True
 
 
 @dataclass(frozen=True, slots=True)

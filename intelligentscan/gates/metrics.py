@@ -19,7 +19,7 @@ from intelligentscan.gates.outcome import (
     too_weak,
 )
 
-_ACTIVATE = "an administrator names others under 'models' and runs 'intelligentscan policy activate FILE'"
+_ACTIVATE = "an administrator names others under 'models' and runs 'intelligentscan policy activate FILE --reason …'"
 _MAX_METRIC = 60
 # fmt: off
 _USUAL = (
@@ -54,7 +54,7 @@ class MetricThresholds:
 
 
 class NotWorseThanChampion:
-    """Does the version do at least as well as the one that is in Production now?"""
+    """Does the version do at least as well as the one that is in Production, or was there last?"""
 
     name: GateName = "not_worse_than_champion"
 
@@ -72,12 +72,7 @@ class NotWorseThanChampion:
         worse = [w for key in dict.fromkeys(keys) if (w := _worse(key, evidence, champion, rules.model.tolerance))]
         if worse:
             unknown = [key for key in keys if not finite(champion.metrics.get(key))]
-            way_out = (
-                f"{_ACTIVATE}, or call promote name='{untrusted(evidence.name, 80)}' version={champion.version} "
-                "to='Archived' first"
-                if unknown
-                else another_run(evidence, "a run that has them and is as good")
-            )
+            way_out = _ACTIVATE if unknown else another_run(evidence, "a run that has them and is as good")
             return failed(self.name, f"{shortened(worse)}; {way_out}", evidence.metrics_origin)
         if weak := too_weak(self.name, evidence.metrics_origin, rules, "metrics"):
             return weak
@@ -106,11 +101,15 @@ def _worse(key: str, evidence: Evidence, champion: Champion, tolerance: float) -
     if ours is None or not finite(ours):
         return f"the run has no metric {_named(key)}" if ours is None else f"{_named(key)} is {_number(ours)}"
     if theirs is None or not finite(theirs):
-        return f"version {champion.version} in Production has no number for {_named(key)}"
+        return f"{_place(champion)} has no number for {_named(key)}"
     as_good = ours >= theirs - tolerance if higher_is_better(key) else ours <= theirs + tolerance
     if as_good:
         return None
-    return f"{_named(key)} is {_number(ours)}, version {champion.version} in Production has {_number(theirs)}"
+    return f"{_named(key)} is {_number(ours)}, {_place(champion)} has {_number(theirs)}"
+
+
+def _place(champion: Champion) -> str:
+    return f"version {champion.version} in Production" if champion.live else f"version {champion.version}, there last,"
 
 
 def _first_usual(theirs: Mapping[str, float], ours: Mapping[str, float]) -> str | None:

@@ -52,7 +52,7 @@ def too_weak(gate: GateName, origin: Origin, rules: Rules, what: str) -> GateRes
     return failed(
         gate,
         f"{what} are {origin}, the policy asks for '{asked}'; where nothing gives that, an administrator lowers it "
-        "in the policy and runs 'intelligentscan policy activate FILE'",
+        "in the policy and runs 'intelligentscan policy activate FILE --reason …'",
         origin,
     )
 

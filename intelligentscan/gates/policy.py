@@ -126,13 +126,13 @@ def _outcomes(policy: PromotionPolicy, evidence: Evidence, asked: Iterable[GateN
 def _withdrawn(evidence: Evidence) -> GateResult | None:
     """Return the refusal of a version that the committee no longer wants, None if it never said so."""
     review = evidence.review
-    if review is None or not (review.withdrawn or review.status in ("revoked", "rejected")):
+    if review is None or not review.withdrawn:
         return None
-    said = "rejected" if review.status == "rejected" else "its approval was revoked"
     return GateResult(
         gate=_REVIEWED,
         outcome="fail",
-        detail=f"a rollback too needs a new review, {said}; call request_review {version_of(evidence)}",
+        detail="it was rejected, or its approval was taken back, so a rollback too needs a new approval; call "
+        f"request_review {version_of(evidence)} with other evidence, then a reviewer decides",
         origin=MEASURED,
     )
 
@@ -147,7 +147,8 @@ def _unprovided(policy: PromotionPolicy, evidence: Evidence) -> GateResult:
         gate="policy",
         outcome="fail",
         detail=f"the policy '{policy.policy}' says nothing about {evidence.stage} of the tier "
-        f"'{untrusted(evidence.tier, 40)}'; an administrator adds it and runs 'intelligentscan policy activate FILE'",
+        f"'{untrusted(evidence.tier, 40)}'; an administrator adds it and runs "
+        "'intelligentscan policy activate FILE --reason …'",
         origin=MEASURED,
     )
 

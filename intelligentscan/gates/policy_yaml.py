@@ -1,11 +1,12 @@
 """A policy read from YAML: data only, bounded, and every mistake named with its line and field.
 
 A policy decides what reaches Production, so nothing in it may mean something else than it seems to: a field that
-does not exist, a key that is there twice, a setting that its gate does not read and rules that no model can reach
-are mistakes.
+does not exist, a key that is there twice, a value of another kind, a setting that its gate does not read and rules
+that no model can reach are mistakes.
 """
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,13 @@ from intelligentscan.domain.text import untrusted
 
 _MAX_DEPTH = 12
 _MERGE = "tag:yaml.org,2002:merge"
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+_NUMBERS = {
+    _INT: re.compile(r"[-+]?(?:0|[1-9][0-9]*)\Z"),
+    _FLOAT: re.compile(r"(?:[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan)\Z"),
+}
+"""Numbers as JSON and people write them; YAML 1.1 also takes 1:30 for 90, and 010 for 8."""
+
 _NEXT = "mend it and activate it again; 'intelligentscan policy show solo --json' prints one that is right."
 _INTEGRITY: dict[str, tuple[GateName, ...]] = {
     "Staging": ("intact", "not_drifted"),
@@ -27,7 +35,7 @@ _INTEGRITY: dict[str, tuple[GateName, ...]] = {
 _READS: dict[GateName, frozenset[str]] = {
     "metric_thresholds": frozenset({"origin", "required"}),
     "not_worse_than_champion": frozenset({"origin", "required"}),
-    "no_open_findings": frozenset({"origin"}),
+    "no_open_findings": frozenset({"origin", "refuse_suppressed"}),
     "fresh": frozenset({"origin", "max_age_days"}),
     "lineage": frozenset({"origin"}),
     "documented": frozenset({"fields"}),
@@ -62,6 +70,8 @@ class _Loader(yaml.SafeLoader):
         line = event.start_mark.line + 1
         if getattr(event, "anchor", None):
             raise _Refused(line, "anchors and aliases are not read; write it out")
+        if getattr(event, "tag", None):
+            raise _Refused(line, "tags are not read; write the value as it is")
         if self._depth >= _MAX_DEPTH:
             raise _Refused(line, f"it is nested deeper than {_MAX_DEPTH} levels")
         self._depth += 1
@@ -72,6 +82,14 @@ class _Loader(yaml.SafeLoader):
         if isinstance(node, yaml.MappingNode):
             _distinct(node)
         return node
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in known if tag not in _NUMBERS]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _form in _NUMBERS.items():
+    _Loader.add_implicit_resolver(_tag, _form, list("-+.0123456789"))
 
 
 def from_yaml(text: str) -> PromotionPolicy:
@@ -87,7 +105,7 @@ def from_yaml(text: str) -> PromotionPolicy:
         )
     root, data = _parsed(text)
     try:
-        policy = PromotionPolicy.model_validate(data)
+        policy = PromotionPolicy.model_validate(data, strict=True)
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False, include_context=False)[0]
         raise _wrong(root, _Mistake(first["loc"], _told(first["type"], first["msg"]))) from exc
@@ -142,6 +160,8 @@ def _mistakes(policy: PromotionPolicy) -> Iterator[_Mistake]:
                 yield _Mistake(place, "review.four_eyes is true, so beside reviewed it needs segregation_of_duties")
             if "segregation_of_duties" in gates and "reviewed" not in gates:
                 yield _Mistake((*place, "segregation_of_duties"), "it needs reviewed beside it")
+            elif "segregation_of_duties" in gates and not policy.review.four_eyes:
+                yield _Mistake((*place, "segregation_of_duties"), "it asks nothing unless review.four_eyes is true")
             for name, settings in gates.items():
                 yield from _misread((*place, name), name, settings)
     if not policy.tiers:

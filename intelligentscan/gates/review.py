@@ -4,14 +4,13 @@ Both gates look at the same approvals. An approval counts until it expires; wher
 an enrolled key of the reviewer signed it. Whoever approves twice counts once.
 """
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from intelligentscan.domain.policy import GateName, ReviewRules
 from intelligentscan.domain.registry import GateResult
 from intelligentscan.domain.review import ReviewStatus
-from intelligentscan.domain.text import untrusted
+from intelligentscan.domain.text import folded, untrusted
 from intelligentscan.gates.interface import Approval, Evidence, ReviewFacts, Rules
 from intelligentscan.gates.outcome import does_not_apply, failed, missing, passed, shortened, version_of
 
@@ -55,7 +54,7 @@ def counted(review: ReviewFacts, now: int, rules: ReviewRules) -> Counted:
 def _people(approvals: Sequence[Approval]) -> int:
     """Return how many people approved: an account and a key that go by one name are one person."""
     ids = {a.person for a in approvals}
-    names = {_folded(a.name) or a.person for a in approvals}
+    names = {folded(a.name) or a.person for a in approvals}
     return min(len(ids), len(names))
 
 
@@ -78,7 +77,7 @@ class Reviewed:
         if not review.same_policy:
             return failed(self.name, f"{its} was made under another policy than the one in force; {again}")
         if rules.review.complete and review.missing:
-            return failed(self.name, _incomplete(review, its, again))
+            return failed(self.name, _incomplete(review, its, again, signed=rules.review.authenticated))
         found = counted(review, evidence.now, rules.review)
         score = f"{its}: {found.people} of {rules.review.quorum} approvals by different people count"
         score += f" ({', '.join(found.left_out)})" if found.left_out else ""
@@ -87,8 +86,8 @@ class Reviewed:
             return passed(self.name, f"{score}, {' and '.join(proofs)}")
         if review.status != "open":
             return failed(self.name, f"{score}; {again}")
-        signed = ", signed with an enrolled key" if rules.review.authenticated else ""
-        return failed(self.name, f"{score}; a reviewer runs {_command('approve', review)}{signed}")
+        signed = rules.review.authenticated
+        return failed(self.name, f"{score}; a reviewer runs {_command('approve', review, signed=signed)}")
 
 
 class SegregationOfDuties:
@@ -116,35 +115,39 @@ class SegregationOfDuties:
             )
         if partial := _not_independent(evidence, rules, approvals, asked):
             return failed(self.name, f"{shortened(partial)}; call {again} and let somebody else decide")
-        return passed(self.name, f"approved by {_people(approvals)} who neither asked for it nor made its run")
+        told = f"approved by {_people(approvals)} who neither asked for it nor made its run"
+        if any(approval.account in asked for approval in approvals):
+            told += ", at the account that asked: only the key tells them apart"
+        return passed(self.name, told)
 
 
 def _not_independent(evidence: Evidence, rules: Rules, approvals: Sequence[Approval], asked: set[str]) -> list[str]:
     """Return who approved without being independent, each once and with the reason."""
     found: dict[str, None] = {}
-    author = _folded(evidence.run_author or "")
+    author = folded(evidence.run_author or "")
     for approval in approvals:
         who = untrusted(approval.name or approval.person, _MAX_PERSON)
         if approval.person in asked:
             found[f"{who} approved and had asked for it"] = None
-        elif author and _folded(approval.name) == author:
+        elif author and folded(approval.name) == author:
             found[f"{who} approved and is named as author of the run"] = None
         elif rules.review.separate_accounts and approval.account in asked:
             found[f"{who} approved at an account that had asked for it"] = None
     return list(found)
 
 
-def _incomplete(review: ReviewFacts, its: str, again: str) -> str:
+def _incomplete(review: ReviewFacts, its: str, again: str, *, signed: bool) -> str:
     lacking = f"{its} has no evidence for {', '.join(review.missing)}"
-    if review.status == "open":
-        return f"{lacking}; a reviewer runs {_command('attest', review)}, then {_command('approve', review)}"
-    return f"{lacking}; {again} with evidence for them"
+    if review.status != "open":
+        given = ", ".join(f"'{criterion}': …" for criterion in review.missing)
+        return f"{lacking}; {again} evidence={{{given}}}"
+    attest = [_command(f"attest {criterion}", review) for criterion in review.missing]
+    return f"{lacking}; a reviewer runs {', '.join(attest)}, then {_command('approve', review, signed=signed)}"
 
 
-def _command(verb: str, review: ReviewFacts) -> str:
-    return f"'intelligentscan review {verb} {untrusted(review.review_id, _MAX_ID)}'"
-
-
-def _folded(name: str) -> str:
-    """Return a name in a form in which spellings of it are equal."""
-    return unicodedata.normalize("NFKC", name).strip().casefold()
+def _command(act: str, review: ReviewFacts, *, signed: bool = False) -> str:
+    """Return the command of a reviewer's act: `approve`, or `attest` and a criterion; … is for their own words."""
+    verb, _, criterion = act.partition(" ")
+    own = f" {criterion} --text …" if criterion else " --reason …"
+    key = " --key …" if signed else ""
+    return f"'intelligentscan review {verb} {untrusted(review.review_id, _MAX_ID)}{own}{key}'"

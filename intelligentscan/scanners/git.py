@@ -82,6 +82,7 @@ async def describe(root: Path) -> Vcs:
     git = await run_sync(lambda: find_executable("git", avoid=repository.top))
     url: str | None = None
     dirty: bool | None = None
+    submodules = False
     if git is not None:
         async with private_folder() as folder:
             runner = Git(git, folder)
@@ -90,6 +91,7 @@ async def describe(root: Path) -> Vcs:
                 url = _without_credentials(config.get("remote.origin.url", ""))
                 if head.commit is not None:
                     dirty = await _is_dirty(runner, repository, head.commit, config, subpath)
+                    submodules = await _has_submodules(runner, repository)
     return Vcs(
         repository=_shown(_name(url) or repository.top.name),
         url=_shown(url),
@@ -97,6 +99,7 @@ async def describe(root: Path) -> Vcs:
         commit=head.commit,
         dirty=dirty,
         subpath=_shown(None if subpath == "." else subpath),
+        submodules=submodules,
     )
 
 
@@ -220,11 +223,7 @@ async def _is_dirty(
     git: Git, repository: Repository, commit: str, config: dict[str, str], subpath: str
 ) -> bool | None:
     await run_sync(make_private_repository, git.git_dir, repository, commit, config)
-    here = {
-        "GIT_OBJECT_DIRECTORY": str(repository.common_dir / "objects"),
-        "GIT_WORK_TREE": str(repository.top),
-        "GIT_LITERAL_PATHSPECS": "1",
-    }
+    here = _seen_from(repository)
     if (await git.run("read-tree", commit, extra=here)).exit_code != 0:
         return None
     listing = ("ls-files", "-z", "--exclude-standard", "--no-empty-directory")
@@ -237,6 +236,21 @@ async def _is_dirty(
     if other.stdout or changed.stdout_truncated:
         return True
     return await _differ(git, [path for path in changed.stdout.split(b"\0") if path], here)
+
+
+async def _has_submodules(git: Git, repository: Repository) -> bool:
+    """Tell whether the index that was read names a commit of another repository; a list too long counts as yes."""
+    listed = await git.run("ls-files", "-z", "--stage", extra=_seen_from(repository))
+    entries = listed.stdout.split(b"\0")
+    return listed.stdout_truncated or any(entry.startswith(b"160000 ") for entry in entries)
+
+
+def _seen_from(repository: Repository) -> dict[str, str]:
+    return {
+        "GIT_OBJECT_DIRECTORY": str(repository.common_dir / "objects"),
+        "GIT_WORK_TREE": str(repository.top),
+        "GIT_LITERAL_PATHSPECS": "1",
+    }
 
 
 async def _differ(git: Git, paths: Sequence[bytes], here: dict[str, str]) -> bool | None:

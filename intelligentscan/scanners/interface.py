@@ -56,7 +56,11 @@ class TargetFile:
 
 @dataclass(frozen=True, slots=True)
 class Vcs:
-    """What git plumbing says about the target; all None when it is no git work tree."""
+    """What git plumbing says about the target; all None when it is no git work tree.
+
+    Attributes:
+        submodules: whether the commit names commits of other repositories; they are not looked into.
+    """
 
     repository: str | None = None
     url: str | None = None
@@ -64,6 +68,7 @@ class Vcs:
     commit: str | None = None
     dirty: bool | None = None
     subpath: str | None = None
+    submodules: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,20 @@ from intelligentscan._digest import sha256_hex
 from intelligentscan.domain import names
 from intelligentscan.domain.administration import Adoption, DatabaseCheck, Reconciliation, RetentionState
 from intelligentscan.domain.clock import rfc3339
-from intelligentscan.domain.errors import InvalidArgument, ModelNotFound, NotGoverned, Refused, VersionNotFound
+from intelligentscan.domain.errors import (
+    InvalidArgument,
+    ModelNotFound,
+    NotGoverned,
+    Refused,
+    VersionNotFound,
+)
 from intelligentscan.domain.integrity import Problem
 from intelligentscan.domain.registry import ALIAS_OF_STAGE, PREVIOUS
 from intelligentscan.domain.text import untrusted
+from intelligentscan.services.acceptance import refuse_entered
 from intelligentscan.services.drift import all_versions, drift_of
 from intelligentscan.services.enforcement import claim
+from intelligentscan.services.evidence import EvidenceGatherer
 from intelligentscan.services.history import moment
 from intelligentscan.services.locks import checked_reason
 from intelligentscan.services.principal import person
@@ -33,9 +41,10 @@ _BY_HAND = "sealed bytes and rows are not rewritten: restore them from a backup,
 class AdoptionService:
     """One use case per method."""
 
-    def __init__(self, store: StoreAccess, checks: SealChecks) -> None:
+    def __init__(self, store: StoreAccess, checks: SealChecks, gatherer: EvidenceGatherer) -> None:
         self._store = store
         self._checks = checks
+        self._gatherer = gatherer
 
     async def adopt(self, name: str | None = None) -> Adoption:
         """Put a store, or one model that plain MLflow registered, under governance.
@@ -61,6 +70,7 @@ class AdoptionService:
         with what they hold now. A sealed version whose own rows or bytes changed stays refused.
 
         Raises:
+            GatesFailed: a version came to Production that promote would refuse.
             NotGoverned: the model is not governed.
         """
         wanted = names.model_name(name)
@@ -73,6 +83,8 @@ class AdoptionService:
                 changed += found
                 if accept:
                     moved[lock.experiment_id] = await self._checks.as_it_is(lock.experiment_id)
+        if accept:
+            await refuse_entered(self._store, self._gatherer, wanted)
         return await self._store.write(lambda s: _reconcile(s, wanted, accept, because, changed, moved))
 
     async def retain(
@@ -101,7 +113,10 @@ def _adopt(stores: Stores, name: str | None) -> Adoption:
         installed = True
     elif governance.joint and not (report := governance.guard_report()).ok:
         repaired = [*report.missing, *report.changed, *report.foreign]
-        governance.install_now()
+        with governance.reading() as read:
+            require(read, "administer", None)
+        restored = Act("guards.restored", person(), facts={"guards": repaired[:_MAX_REPORTED]})
+        governance.install_now(lambda unit: unit.append(restored))
         if not (left := governance.guard_report()).ok:
             if not left.unmapped:
                 raise guards_broken(left)
@@ -118,8 +133,6 @@ def _adopt(stores: Stores, name: str | None) -> Adoption:
         require(unit.read, "administer", None)
         if installed:
             event = unit.append(Act("store.adopted", person())).seq
-        if repaired:
-            unit.append(Act("guards.restored", person(), facts={"guards": repaired[:_MAX_REPORTED]}))
         for each in found:
             if unit.read.is_governed(DEFAULT_WORKSPACE, each):
                 continue

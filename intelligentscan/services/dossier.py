@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from intelligentscan._digest import sha256_hex
+from intelligentscan.domain import names
 from intelligentscan.domain.errors import StoreBroken
 from intelligentscan.domain.metrics import higher_is_better
 from intelligentscan.domain.review import CRITERIA, Criterion, EvidenceItem, Origin
@@ -148,14 +149,22 @@ def given_in(items: Iterable[EvidenceItem]) -> dict[Criterion, object]:
     return {item.criterion: item.value for item in items if item.what == GIVEN}
 
 
-def lacking(criterion: str, review_id: str) -> str:
-    """Return what a criterion lacks, and what would give it."""
+def lacking(criterion: str, review_id: str, name: str, version: int) -> str:
+    """Return what a criterion lacks, and what would give it.
+
+    Args:
+        criterion: the criterion.
+        review_id: the review.
+        name: the registered model.
+        version: its version.
+    """
     known, short = cast("Criterion", criterion), review_id[:SHOWN_ID]
-    scan = "scan_vulnerabilities on a clean checkout of its commit, then request_review again; or "
+    again = f"request_review name='{untrusted(name, names.MAX_NAME)}' version={version}"
+    scan = f"scan_vulnerabilities on a clean checkout of its commit, then {again}; or "
     return (
         f"{criterion}: {_LACKS.get(known, 'there is no evidence')}; call {scan if known == 'safety' else ''}"
-        f"request_review with evidence.{criterion}, or a person runs "
-        f"'intelligentscan review attest {short} {criterion}'"
+        f"{again} evidence={{'{criterion}': …}}, or a person runs "
+        f"'intelligentscan review attest {short} {criterion} --text …'"
     )
 
 

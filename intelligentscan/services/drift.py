@@ -42,7 +42,7 @@ def _compared(stores: Stores, name: str) -> list[Problem]:
     problems = guard_problems(stores)
     problems += [Problem(code="RECORD", what=f"{p.code}: {p.message}", where=name) for p in forged]
     shown = untrusted(name, 80)
-    fix = f"'intelligentscan reconcile {shown}' puts the registry back to the record, or accepts it with --accept."
+    fix = f"'intelligentscan reconcile {shown} --reason …' puts the registry back to the record; --accept accepts it."
     model = stores.registry.get_model(name)
     if model is None:
         return [*problems, Problem(code="ROWS", what="the registered model is gone from the registry", where=name)]

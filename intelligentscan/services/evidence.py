@@ -14,13 +14,13 @@ from intelligentscan.services.drift import drift_of
 from intelligentscan.services.lineage import lineage_of
 from intelligentscan.services.locks import locks_of
 from intelligentscan.services.policies import policy_in_force
-from intelligentscan.services.review_facts import review_facts, scan_facts
+from intelligentscan.services.review_facts import review_facts, review_statuses, scan_facts
 from intelligentscan.services.sealed_model import SealedModel, card_fields, sealed_model
 from intelligentscan.services.seals import UNCHECKED, VERIFIED, SealChecks
 from intelligentscan.services.trail import TrailService
 from intelligentscan.stores.access import StoreAccess
 from intelligentscan.stores.governance.reads import GovernanceReads
-from intelligentscan.stores.governance.records import DEFAULT_WORKSPACE, SealRecord, Subject
+from intelligentscan.stores.governance.records import DEFAULT_WORKSPACE, LockRecord, SealRecord, Subject
 from intelligentscan.stores.interface import Stores, VersionRecord
 
 REGISTERED = "version.registered"
@@ -70,6 +70,19 @@ class EvidenceGatherer:
         self._checks = checks
         self._trail = trail
 
+    async def _since_unlocked(self, seal: SealRecord) -> list[str]:
+        """Return what keeps a run from proving anything: its experiment was unlocked, and is not as it was."""
+
+        def last(stores: Stores) -> LockRecord | None:
+            with stores.governance.reading() as read:
+                return read.last_lock(seal.experiment_id)
+
+        lock = await self._store.read(last)
+        if lock is None or not await self._checks.experiment(lock):
+            return []
+        said = f"the experiment {seal.experiment_id} was unlocked and has changed since, so its run proves nothing"
+        return [f"{said} any more; register_model a run of another experiment"]
+
     async def gather(self, version: VersionRecord, stage: Stage, now: int, *, record: bool) -> Gathered:
         """Return what is known about a version.
 
@@ -96,7 +109,9 @@ class EvidenceGatherer:
             lock = await self._store.read(lambda s: locks_of(s, [seal.experiment_id]).get(seal.experiment_id))
             if lock is not None:
                 drift += [f"{p.where}: {p.what}" for p in await self._checks.experiment(lock)]
-            run = await self._store.read(lambda s: _run(s, seal))
+            elif stage == "Production" and not recorded.rollback:
+                drift += await self._since_unlocked(seal)
+            run = await self._store.read(lambda s: _run(s, seal, now))
             if not found and (folder := await self._checks.folder_of(seal)) is not None:
                 model = await anyio.to_thread.run_sync(sealed_model, folder)
         drift += [p.what for p in await self._trail.problems(whole=False)]
@@ -158,7 +173,7 @@ def _recorded(stores: Stores, version: VersionRecord, now: int) -> _Recorded:
         )
 
 
-def _run(stores: Stores, seal: SealRecord) -> _Run:
+def _run(stores: Stores, seal: SealRecord, now: int) -> _Run:
     run = stores.tracking.get_run(seal.run_id)
     if run is None:
         return _Run()
@@ -167,12 +182,13 @@ def _run(stores: Stores, seal: SealRecord) -> _Run:
     champion = None
     live = stores.registry.in_stage(seal.name, "Production")
     with stores.governance.reading() as read:
-        held = read.seals(DEFAULT_WORKSPACE, seal.name, live).get(live) if live not in (None, seal.version) else None
+        last = live or _last_live(read, seal.name, now)
+        held = read.seals(DEFAULT_WORKSPACE, seal.name, last).get(last) if last not in (None, seal.version) else None
         scan = scan_facts(read, commit) if commit else None
         use_case = read.text_of(seal.event, "use_case")
-    if live is not None and live != seal.version:
+    if last is not None and last != seal.version:
         theirs = stores.tracking.get_run(held.run_id) if held else None
-        champion = Champion(live, theirs.metrics if theirs else {})
+        champion = Champion(last, theirs.metrics if theirs else {}, live=live is not None)
     return _Run(
         metrics=run.metrics,
         champion=champion,
@@ -183,6 +199,17 @@ def _run(stores: Stores, seal: SealRecord) -> _Run:
         scan=scan,
         use_case=use_case,
     )
+
+
+def _last_live(read: GovernanceReads, name: str, now: int) -> int | None:
+    """Return what was in Production last, so that archiving it first spares nobody the comparison.
+
+    One whose approval the committee took back is no yardstick any more.
+    """
+    last = next(reversed(read.ever_live(DEFAULT_WORKSPACE, name)), None)
+    if last is None or review_statuses(read, DEFAULT_WORKSPACE, name, now).get(last) in ("revoked", "rejected"):
+        return None
+    return last
 
 
 def _checked(stores: Stores, version: VersionRecord) -> tuple[bool, bool]:

@@ -59,17 +59,17 @@ class HistoryService:
         call = ("history", wanted, version, at, actor)
         token = cursors.decode(cursor, *call)
 
-        def look(stores: Stores) -> tuple[list[HistoryRow], list[LiveRow]]:
+        def look(stores: Stores) -> tuple[list[HistoryRow], list[LiveRow], bool]:
             if not stores.governance.installed():
-                return [], []
+                return [], [], False
             with stores.governance.reading() as read:
                 last = read.seq_at(until) if until is not None else None
                 actors = read.principal_ids(actor) if actor is not None else None
                 before = int(token) if token else last + 1 if last is not None else None
                 rows = read.history(name=wanted, version=version, actors=actors, before=before, limit=limit + 1)
-                return rows, read.live(wanted, last)
+                return rows, read.live(wanted, last), bool(actors)
 
-        rows, live = await self._store.read(look)
+        rows, live, known = await self._store.read(look)
         shown, more = rows[:limit], len(rows) > limit
         return History(
             events=[_event(row) for row in shown],
@@ -79,9 +79,22 @@ class HistoryService:
             },
             at=rfc3339(until) if until is not None else None,
             next_cursor=cursors.encode(str(shown[-1].seq), *call) if more else None,
-            notes=([] if rows or wanted is None else [f"Nothing governed happened to '{untrusted(wanted, 80)}' yet."])
+            notes=([] if rows else _nothing(wanted, version, actor, known=known, until=until))
             + ([_STAGING] if any(row.stage == "Staging" for row in live) else []),
         )
+
+
+def _nothing(name: str | None, version: int | None, actor: str | None, *, known: bool, until: int | None) -> list[str]:
+    """Return why there are no events, as far as what was asked for explains it."""
+    model = f"'{untrusted(name, 80)}'" if name is not None else None
+    about = f"version {version} of {model}" if version is not None else model
+    when = "by then" if until is not None else "yet"
+    if actor is not None:
+        who = untrusted(actor, 100)
+        if not known:
+            return [f"Nobody is known as '{who}' on this store."]
+        return [f"'{who}' has not done anything{f' to {about}' if about else ''} {when}, nor had it done."]
+    return [f"Nothing governed had happened to {about} {when}."] if about else []
 
 
 def moment(text: str) -> int:

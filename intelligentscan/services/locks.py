@@ -147,6 +147,8 @@ def checked_reason(reason: str | None, what: str) -> str:
     Raises:
         InvalidArgument: there is none, or it is too long.
     """
+    if reason is not None and not isinstance(reason, str):
+        raise InvalidArgument(f"The reason is {type(reason).__name__}, not text.", next="give the reason as text.")
     if reason is None or not reason.strip():
         raise InvalidArgument(f"An act of this kind ({what}) needs a reason.", next="call again with a reason.")
     if len(reason) > MAX_REASON:

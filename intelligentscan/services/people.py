@@ -134,14 +134,18 @@ class PeopleService:
         offered = reviewer_keys.offer(who, public_key_text, proof, known_as)
         return await self._act("review enrol", lambda s: reviewer_keys.enrol(s, offered))
 
-    async def retire(self, fingerprint: str, reason: str | None) -> ReviewerKey:
-        """Let a key's signatures count no more: an administrator's act; everybody retires their own.
+    async def retire(self, fingerprint: str, reason: str | None, *, compromised: bool = False) -> ReviewerKey:
+        """Let a key sign no more: an administrator's act; everybody retires their own.
+
+        What it signed before goes on counting, unless somebody else may have had it: then no approval of it counts.
 
         Raises:
             NotPermitted: who asks may not retire it.
             NotFound: no such key is enrolled.
         """
-        return await self._act("review retire-key", lambda s: reviewer_keys.retire(s, fingerprint, reason))
+        return await self._act(
+            "review retire-key", lambda s: reviewer_keys.retire(s, fingerprint, reason, compromised=compromised)
+        )
 
     async def keys(self) -> list[ReviewerKey]:
         """Return every key that was ever enrolled, in that order."""

@@ -1,17 +1,16 @@
 """Products: onboarding one, and who has a role in it."""
 
 import hashlib
-import unicodedata
 from dataclasses import dataclass
 from typing import cast
 
 from intelligentscan.domain import names
-from intelligentscan.domain.errors import NotFound, NotPermitted, Refused, TooLarge
+from intelligentscan.domain.errors import NotPermitted, Refused, TooLarge
 from intelligentscan.domain.people import EVERYWHERE, ROLES, Product, Role, Tier
-from intelligentscan.domain.text import untrusted
+from intelligentscan.domain.text import folded, untrusted
 from intelligentscan.services import identities, rights
 from intelligentscan.services.principal import person
-from intelligentscan.services.product_names import CHANGED, ONBOARDED, product_rows
+from intelligentscan.services.product_names import CHANGED, ONBOARDED, no_product, product_rows
 from intelligentscan.services.rights import Held, grant_command
 from intelligentscan.services.role_changes import give
 from intelligentscan.stores.governance.reads import GovernanceReads
@@ -91,14 +90,11 @@ def product(stores: Stores, name: str) -> Product:
     wanted = names.model_name(name)
     if stores.governance.installed():
         with stores.governance.reading() as read:
-            if (rows := product_rows(read).get(wanted)) is not None:
+            every = product_rows(read)
+            if (rows := every.get(wanted)) is not None:
                 return _product(read, wanted, rows, rights.held_roles(read), created=False)
-    shown = untrusted(wanted, 80)
-    raise NotFound(
-        f"There is no product '{shown}'.",
-        next=f"'intelligentscan product list' shows those that are there; 'intelligentscan product onboard {shown}' "
-        "makes it.",
-    )
+            raise no_product(wanted, every)
+    raise no_product(wanted)
 
 
 def product_id(name: str) -> str:
@@ -148,17 +144,13 @@ def _refuse_unless_owner(read: GovernanceReads, name: str, does: str) -> None:
 
 
 def _refuse_lookalike(name: str, existing: dict[str, list[VouchedRow]]) -> None:
-    alike = next((other for other in existing if _folded(other) == _folded(name)), None)
+    alike = next((other for other in existing if folded(other) == folded(name)), None)
     if alike is not None:
         shown = untrusted(alike, 80)
         raise Refused(
             f"The product '{shown}' is there, and '{untrusted(name, 80)}' looks the same to people.",
             next=f"use '{shown}', or a name that differs in more than case.",
         )
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def _description(read: GovernanceReads, rows: list[VouchedRow]) -> str | None:

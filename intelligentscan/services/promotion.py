@@ -184,9 +184,11 @@ def _asked(stores: Stores, move: Move) -> _Asked:
         if not read.is_governed(DEFAULT_WORKSPACE, move.name):
             raise _not_governed(move.name)
         require(read, right_for(move.stage, before.stage), read.product_of(DEFAULT_WORKSPACE, move.name))
+        recorded = read.stages(DEFAULT_WORKSPACE, move.name).get(move.version)
+    there = _is_there(model, before, move.stage) and (move.stage != "Production" or recorded == move.stage)
     holder = stores.registry.in_stage(move.name, move.stage)
     previous = holder if holder != move.version else None
-    return _Asked(before, _is_there(model, before, move.stage), previous, claim(stores))
+    return _Asked(before, there, previous, claim(stores))
 
 
 def _is_there(model: ModelRecord, before: VersionRecord, stage: Stage) -> bool:

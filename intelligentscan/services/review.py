@@ -294,8 +294,9 @@ class ReviewService:
                 "dossier": dossier.digest,
                 "missing": [str(criterion) for criterion in dossier.missing],
             }
-            if last is not None and last.status == "open":
-                facts["replaces"] = last.id
+            replaced = last if last is not None and last.status in ("open", "approved") else None
+            if replaced is not None:
+                facts["replaces"] = replaced.id
             unit.append(
                 Act(
                     REQUESTED,
@@ -307,7 +308,10 @@ class ReviewService:
                 )
             )
             made = reviews_of(unit.read, DEFAULT_WORKSPACE, seal.name, seal.version, now)[-1]
-        notes = [f"It takes the place of the review {last.id}."] if last is not None and last.status == "open" else []
+        notes = []
+        if replaced is not None:
+            approved = ", whose approval counts for no further promotion" if replaced.status == "approved" else ""
+            notes = [f"It takes the place of the review {replaced.id}{approved}."]
         return answers.request_of(made, dossier.items, policy.policy.policy, created=True, notes=notes)
 
     def _shown(self, stores: Stores, review_id: str) -> ReviewDetails:

@@ -13,10 +13,10 @@ from intelligentscan.domain.review import (
     ReviewRequest,
     ReviewRow,
 )
-from intelligentscan.domain.text import untrusted
+from intelligentscan.domain.text import folded, untrusted
 from intelligentscan.services.dossier import SHOWN_ID, lacking
 from intelligentscan.services.review_rules import Asked
-from intelligentscan.services.review_state import Decision, Review, folded
+from intelligentscan.services.review_state import Decision, Review
 from intelligentscan.stores.governance.records import Principal
 from intelligentscan.stores.governance.vouched import VouchedRow
 
@@ -110,14 +110,14 @@ def row_of(review: Review, now: int) -> ReviewRow:
 
 def missing_of(review: Review) -> list[str]:
     """Return what the criteria still lack, each with what would give it."""
-    return [lacking(criterion, review.id) for criterion in review.missing]
+    return [lacking(criterion, review.id, review.row["name"], review.row["version"]) for criterion in review.missing]
 
 
-def four_eyes(review: Review, asked: Asked | None) -> bool:
-    """Tell whether everybody who approved is somebody else than who asked; before that, whether it is asked for."""
+def four_eyes(review: Review, asked: Asked | None) -> bool | None:
+    """Tell whether everybody who approved is somebody else than who asked; None as long as nobody has approved."""
     approvals = review.approvals
     if not approvals or asked is None:
-        return review.rules.four_eyes
+        return None
     mine = [d for d in approvals if d.row["person"] in asked.ids or folded(d.name) in (*asked.names, asked.author)]
     return not mine
 
@@ -144,7 +144,8 @@ def _next(review: Review) -> str:
                 f"'intelligentscan review approve {review.id[:SHOWN_ID]} --reason …'; an agent cannot."
             )
         case "approved":
-            return f"promote name='{untrusted(review.row['name'], 80)}' version={review.row['version']}."
+            named = f"name='{untrusted(review.row['name'], names.MAX_NAME)}' version={review.row['version']}"
+            return f"promote {named} to='Production' reason=…"
         case "rejected":
             return (
                 "the same evidence was rejected ('intelligentscan review show' says why); give other evidence, or a "

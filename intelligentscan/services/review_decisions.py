@@ -10,7 +10,7 @@ from intelligentscan._digest import sha256_hex
 from intelligentscan.domain.errors import BytesChanged, InvalidArgument, Refused
 from intelligentscan.domain.integrity import Problem
 from intelligentscan.domain.review import DecisionMade, Verdict
-from intelligentscan.domain.text import untrusted
+from intelligentscan.domain.text import folded, untrusted
 from intelligentscan.services import review_answers as answers
 from intelligentscan.services import review_rules as rules
 from intelligentscan.services.denials import Denials
@@ -33,7 +33,6 @@ from intelligentscan.services.review_state import (
     DECIDED,
     Decision,
     Review,
-    folded,
     statement,
 )
 from intelligentscan.services.rights import require
@@ -164,6 +163,7 @@ class Decisions:
     ) -> DecisionMade:
         review, demands = here.review, here.policy.policy.review
         name, version = review.row["name"], review.row["version"]
+        same_account = here.asked is not None and here.asked.has(unit.read, who.account)
         row = {
             "decision_id": secrets.token_hex(16),
             "review_id": review.id,
@@ -185,6 +185,7 @@ class Decisions:
             "proof": who.proof,
             "four_eyes": four_eyes,
             "account": unit.principal(who.account),
+            "same_account": same_account,
             "statement": message.decode(),
             "signature": who.signature,
             "policy": review.row["policy_digest"],
@@ -204,7 +205,7 @@ class Decisions:
             review_status=after.status,
             four_eyes=four_eyes,
             event=event.seq,
-            notes=_notes(after, verdict, who, four_eyes=four_eyes),
+            notes=_notes(after, verdict, who, four_eyes=four_eyes, same_account=same_account),
         )
 
 
@@ -241,10 +242,12 @@ def _revocable(decision: Decision) -> bool:
     return decision.holds and not decision.revoked and decision.verdict != "revoke"
 
 
-def _notes(review: Review, verdict: Verdict, who: Reviewer, *, four_eyes: bool) -> list[str]:
+def _notes(review: Review, verdict: Verdict, who: Reviewer, *, four_eyes: bool, same_account: bool) -> list[str]:
     notes = []
     if not four_eyes and verdict == "approve":
         notes.append("four_eyes: false; who asked for the registration or the review, or made the run, approved it.")
+    if four_eyes and same_account:
+        notes.append("It was decided at the account that asked: only the key tells the two people apart.")
     if who.proof == "self-asserted":
         notes.append("self-asserted: no enrolled key signed this; it rests on the account alone.")
     if verdict == "approve" and review.missing:

@@ -55,10 +55,10 @@ def review_statuses(read: GovernanceReads, workspace: str, name: str, now: int) 
 
 
 def withdrawn(reviews: list[Review]) -> bool:
-    """Tell whether the last that became of an approval of this version is that it was revoked."""
+    """Tell whether the committee has said no to this version, by revoking or rejecting, and not yes since."""
     taken = False
     for review in reviews:
-        if review.revoked:
+        if review.revoked or review.status == "rejected" or (review.lost and not review.reached):
             taken = True
         elif review.approvals and review.reached:
             taken = False
@@ -77,6 +77,7 @@ def scan_facts(read: GovernanceReads, commit: str) -> ScanFacts | None:
         complete=bool(best["complete"]),
         critical=best["critical"],
         high=best["high"],
+        suppressed=best["suppressed"],
     )
 
 

@@ -6,9 +6,9 @@ from intelligentscan._ssh_signature import as_openssh_shows
 from intelligentscan.domain.errors import Refused, ReviewClosed, ReviewIncomplete, SignatureInvalid
 from intelligentscan.domain.policy import PolicyInForce, ReviewRules
 from intelligentscan.domain.review import Proof, ReviewStatus, Verdict
-from intelligentscan.domain.text import untrusted
+from intelligentscan.domain.text import folded, untrusted
 from intelligentscan.services.dossier import lacking
-from intelligentscan.services.review_state import Decision, Review, folded
+from intelligentscan.services.review_state import Decision, Review
 from intelligentscan.stores.governance.reads import GovernanceReads
 from intelligentscan.stores.governance.records import Principal, SealRecord
 
@@ -189,7 +189,10 @@ def require_complete(review: Review, rules: ReviewRules) -> None:
     if rules.complete and review.missing:
         raise ReviewIncomplete(
             f"The review lacks evidence for {', '.join(review.missing)}; the policy in force wants all five criteria.",
-            next="; ".join(lacking(criterion, review.id) for criterion in review.missing) + ".",
+            next="; ".join(
+                lacking(criterion, review.id, review.row["name"], review.row["version"]) for criterion in review.missing
+            )
+            + ".",
             details={"missing": list(review.missing)},
         )
 

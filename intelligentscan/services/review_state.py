@@ -6,7 +6,6 @@ signed the statement, that signature holds.
 """
 
 import json
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,7 +18,8 @@ from intelligentscan._digest import sha256_hex
 from intelligentscan._ssh_signature import verify_sshsig
 from intelligentscan.domain.policy import ReviewRules
 from intelligentscan.domain.review import ReviewStatus, Verdict
-from intelligentscan.services.reviewer_keys import ENROLLED
+from intelligentscan.domain.text import folded
+from intelligentscan.services.reviewer_keys import ENROLLED, RETIRED, is_compromised
 from intelligentscan.stores.governance.reads import GovernanceReads
 from intelligentscan.stores.governance.records import Principal
 from intelligentscan.stores.governance.vouched import VouchedRow, vouched
@@ -42,14 +42,16 @@ class Decision:
     Attributes:
         row: as it was recorded.
         name: who decided; their id if the name was erased.
-        holds: whether its statement is about this review and its signature, if it has one, verifies.
+        holds: whether its statement is about this review, and its signature, if it has one, verifies and counts.
         revoked: whether a later decision took it back.
+        lost: whether it is an approval by a key that somebody else may have had.
     """
 
     row: VouchedRow
     name: str
     holds: bool
     revoked: bool = False
+    lost: bool = False
 
     @property
     def id(self) -> str:
@@ -105,6 +107,11 @@ class Review:
         return tuple(d for d in self.decisions if d.verdict == "approve" and d.holds and not d.revoked)
 
     @property
+    def lost(self) -> bool:
+        """Whether an approval of it was signed by a key that somebody else may have had."""
+        return any(d.lost for d in self.decisions)
+
+    @property
     def reached(self) -> bool:
         """Whether as many people as the policy asks for have approved, be it that their approvals have expired."""
         return people(self.approvals) >= self.rules.quorum
@@ -132,11 +139,6 @@ def people(decisions: Iterable[Decision]) -> int:
     """Return how many different people made these decisions; one name at two accounts is one person."""
     made = list(decisions)
     return min(len({d.row["person"] for d in made}), len({folded(d.name) for d in made}))
-
-
-def folded(name: str) -> str:
-    """Return a name in a form in which spellings of it are equal."""
-    return unicodedata.normalize("NFKC", name).strip().casefold()
 
 
 def statement(review: Review, verdict: Verdict, revokes: str | None = None) -> bytes:
@@ -184,7 +186,7 @@ def load(read: GovernanceReads, match: Mapping[str, object], about: Any, now: in
     found = []
     for request in requests:
         theirs = [
-            Decision(r, _name(names, r["person"]), _holds(request, r, keys))
+            Decision(r, _name(names, r["person"]), _holds(request, r, keys) and not _lost(r, keys), lost=_lost(r, keys))
             for r in decided
             if r["review_id"] == request["review_id"] and _version(r) == _version(request)
         ]
@@ -236,6 +238,10 @@ def _takes(revocation: Decision, other: Decision) -> bool:
     return other.id == revocation.revokes and other.verdict != "revoke"
 
 
+def _lost(row: VouchedRow, keys: Mapping[str, list[VouchedRow]]) -> bool:
+    return row["verdict"] == "approve" and is_compromised(keys.get(row["fingerprint"], []))
+
+
 def _holds(request: VouchedRow, row: VouchedRow, keys: Mapping[str, list[VouchedRow]]) -> bool:
     text = row.facts.get("statement")
     if not isinstance(text, str) or sha256_hex(text.encode("utf-8", "replace")) != row["statement_digest"]:
@@ -263,7 +269,7 @@ def _signed(message: bytes, row: VouchedRow, keys: Iterable[VouchedRow]) -> bool
 def _keys(read: GovernanceReads, fingerprints: set[str]) -> dict[str, list[VouchedRow]]:
     found: dict[str, list[VouchedRow]] = {}
     if fingerprints:
-        for row in vouched(read, "reviewer_key", {"fingerprint": sorted(fingerprints)}, (ENROLLED,)).rows:
+        for row in vouched(read, "reviewer_key", {"fingerprint": sorted(fingerprints)}, (ENROLLED, RETIRED)).rows:
             found.setdefault(row["fingerprint"], []).append(row)
     return found
 

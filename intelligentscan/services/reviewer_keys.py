@@ -1,7 +1,8 @@
 """Keys of reviewers: enrolled with proof that their owner has them, retired for good, one person's each."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import rfc8785
@@ -98,7 +99,7 @@ def enrol(stores: Stores, offered: Offer) -> ReviewerKey:
         before = _rows(unit.read, {"fingerprint": offered.fingerprint})
         if before:
             _refuse_used(before[-1], principal_id)
-            return _key(before[0], before[-1], unit.read)
+            return _key(before, unit.read)
         row = {"fingerprint": offered.fingerprint, "person": principal_id, "public": offered.public, "active": 1}
         event = unit.append(_act(ENROLLED, row, None))
         return ReviewerKey(
@@ -112,8 +113,8 @@ def enrol(stores: Stores, offered: Offer) -> ReviewerKey:
         )
 
 
-def retire(stores: Stores, text: str, reason: str | None) -> ReviewerKey:
-    """Retire a key.
+def retire(stores: Stores, text: str, reason: str | None, *, compromised: bool = False) -> ReviewerKey:
+    """Retire a key; if somebody else may have had it, what it approved counts no more either.
 
     Raises:
         NotPermitted: who asks may not retire it.
@@ -135,11 +136,15 @@ def retire(stores: Stores, text: str, reason: str | None) -> ReviewerKey:
         last = rows[-1]
         who = unit.read.principal_of(last["person"]) or Principal("person", last["person"])
         _refuse_unless_own(unit.read, who, own_too=True)
-        if last["active"]:
+        if last["active"] or (compromised and not is_compromised(rows)):
             row = {column: last[column] for column in ("fingerprint", "person", "public")} | {"active": 0}
-            unit.append(_act(RETIRED, row, because))
-            last = _rows(unit.read, {"fingerprint": digest})[-1]
-        return _key(rows[0], last, unit.read)
+            unit.append(_act(RETIRED, row, because, {"compromised": True} if compromised else {}))
+        return _key(_rows(unit.read, {"fingerprint": digest}), unit.read)
+
+
+def is_compromised(rows: Iterable[VouchedRow]) -> bool:
+    """Tell whether a key was retired because somebody else may have had it."""
+    return any(row.facts.get("compromised") is True for row in rows)
 
 
 def keys(stores: Stores) -> list[ReviewerKey]:
@@ -150,7 +155,7 @@ def keys(stores: Stores) -> list[ReviewerKey]:
         by_key: dict[str, list[VouchedRow]] = {}
         for row in _rows(read, {}):
             by_key.setdefault(row["fingerprint"], []).append(row)
-        return [_key(rows[0], rows[-1], read) for rows in by_key.values()]
+        return [_key(rows, read) for rows in by_key.values()]
 
 
 def _rows(read: GovernanceReads, match: dict[str, object]) -> tuple[VouchedRow, ...]:
@@ -197,18 +202,21 @@ def _refuse_used(before: VouchedRow, principal_id: str) -> None:
         )
 
 
-def _act(action: str, row: dict[str, Any], reason: str | None) -> Act:
+def _act(
+    action: str, row: dict[str, Any], reason: str | None, facts: Mapping[str, object] = MappingProxyType({})
+) -> Act:
     return Act(
         action,
         person(),
         Subject(workspace=DEFAULT_WORKSPACE),
-        facts={"fingerprint": row["fingerprint"], "person": row["person"]},
+        facts={"fingerprint": row["fingerprint"], "person": row["person"], **facts},
         rows={"reviewer_key": [row]},
         text={"reason": reason} if reason else {},
     )
 
 
-def _key(first: VouchedRow, last: VouchedRow, read: GovernanceReads) -> ReviewerKey:
+def _key(rows: Sequence[VouchedRow], read: GovernanceReads) -> ReviewerKey:
+    first, last = rows[0], rows[-1]
     who = _named(read, (first, last))
     return ReviewerKey(
         fingerprint=last["fingerprint"],
@@ -216,6 +224,7 @@ def _key(first: VouchedRow, last: VouchedRow, read: GovernanceReads) -> Reviewer
         known_as=identities.known_as(who) if who else None,
         public=last["public"],
         active=bool(last["active"]),
+        compromised=is_compromised(rows),
         since=rfc3339(first.at) or "",
         event=last.event,
     )

@@ -6,14 +6,14 @@ from typing import Any
 
 from intelligentscan.domain import names
 from intelligentscan.domain.clock import rfc3339
-from intelligentscan.domain.errors import InvalidArgument, NotFound, NotPermitted, Refused
+from intelligentscan.domain.errors import InvalidArgument, NotPermitted, Refused
 from intelligentscan.domain.people import EVERYWHERE, KnownAs, Role, RoleChange, RoleGrant, RoleList
-from intelligentscan.domain.text import untrusted
+from intelligentscan.domain.text import folded, untrusted
 from intelligentscan.services import identities, rights
 from intelligentscan.services.identities import known_as
 from intelligentscan.services.locks import checked_reason
 from intelligentscan.services.principal import person
-from intelligentscan.services.product_names import product_names
+from intelligentscan.services.product_names import no_product, product_names
 from intelligentscan.services.rights import ROLE_GRANTED, ROLE_REVOKED, Held, grant_command
 from intelligentscan.stores.governance.reads import GovernanceReads
 from intelligentscan.stores.governance.records import DEFAULT_WORKSPACE, Act, Principal, Subject
@@ -67,11 +67,8 @@ def grant(stores: Stores, asked: Change) -> RoleChange:
         who = identities.whose(unit.read, change.who, change.known_as)
         if first:
             _refuse_first(unit.read, who)
-        if change.product is not None and change.product not in product_names(unit.read):
-            shown = untrusted(change.product, 80)
-            raise NotFound(
-                f"There is no product '{shown}'.", next=f"onboard it: 'intelligentscan product onboard {shown}'."
-            )
+        if change.product is not None and change.product not in (there := product_names(unit.read)):
+            raise no_product(change.product, there)
         mine = rights.own_roles(unit.read, held, who)
         before = next((h for h in mine if (h.role, h.product) == (change.role, change.product or EVERYWHERE)), None)
         if before is not None:
@@ -105,11 +102,19 @@ def revoke(stores: Stores, asked: Change) -> RoleChange:
 
 
 def roles(stores: Stores, product: str | None) -> RoleList:
-    """Return who has which role; of one product with those that hold for every product."""
+    """Return who has which role; of one product with those that hold for every product.
+
+    Raises:
+        NotFound: there is no such product.
+    """
     wanted = names.model_name(product) if product is not None else None
     if not stores.governance.installed():
+        if wanted is not None:
+            raise no_product(wanted)
         return RoleList(grants=[], enforced=False, notes=[_NOT_YET])
     with stores.governance.reading() as read:
+        if wanted is not None and wanted not in (there := product_names(read)):
+            raise no_product(wanted, there)
         every = rights.held_roles(read)
         held = [h for h in every if wanted is None or h.product in (wanted, EVERYWHERE)]
         bearers = rights.bearers(read, held)
@@ -147,19 +152,24 @@ def give(
 def refuse_both_sides(
     read: GovernanceReads, held: Iterable[Held], who: Principal, role: Role, product: str | None
 ) -> None:
-    """Refuse that one person builds and reviews the same product; people of the same name count as one.
+    """Refuse that one person builds and reviews the same product; spellings of one name are one person.
 
     Raises:
         Refused: names the role that stands against it, and the command that takes it.
     """
-    against, same_name = rights.conflicting(role), set(read.principal_ids(who.name))
-    for h in held:
-        overlap = product is None or h.product in (EVERYWHERE, product)
-        if h.role in against and h.person in same_name and overlap:
+    opposed = [
+        h
+        for h in held
+        if h.role in rights.conflicting(role) and (product is None or h.product in (EVERYWHERE, product))
+    ]
+    known = rights.bearers(read, opposed)
+    for h in opposed:
+        bearer = known.get(h.event)
+        if bearer is not None and folded(bearer.name) == folded(who.name):
             of = f"of '{untrusted(h.product, 80)}'" if h.product else "of every product"
-            taken = grant_command(h.role, who, h.product or None).replace(" grant ", " revoke ", 1)
+            taken = grant_command(h.role, bearer, h.product or None).replace(" grant ", " revoke ", 1)
             raise Refused(
-                f"{untrusted(who.name, 100)} is {h.role} {of}; who builds a product cannot be its reviewer.",
+                f"{untrusted(bearer.name, 100)} is {h.role} {of}; who builds a product cannot be its reviewer.",
                 next=f"choose somebody else; or an administrator takes that role first: '{taken}'.",
                 details={"role": h.role, "event": h.event},
             )

@@ -49,8 +49,12 @@ class ScanEvidence:
 
 
 def covers_everything(report: ScanReport) -> bool:
-    """Tell whether a scan looked at the whole working tree, with our engines as they come and their default rules."""
-    return report.status == "complete" and report.vcs.subpath is None and _is_unabridged(report.config)
+    """Tell whether a scan looked at the whole working tree, with our engines as they come and their default rules.
+
+    The commits of submodules are not compared, so a repository that has some is never scanned as a whole.
+    """
+    whole = report.vcs.subpath is None and not report.vcs.submodules
+    return report.status == "complete" and whole and _is_unabridged(report.config)
 
 
 def _is_unabridged(config: ScanConfig | None) -> bool:
@@ -66,6 +70,7 @@ def _record(stores: Stores, run: RunRecord, report: ScanReport, digest: str) -> 
         return None
     complete, clean = covers_everything(report), report.vcs.dirty is False
     still_open = [finding.severity for finding in report.findings if finding.counts]
+    silenced = [f for f in report.findings if f.suppressed and f.kind == "fail" and f.baseline_state != "absent"]
     row = {
         "run_id": run.run_id,
         "experiment_id": int(run.experiment_id),
@@ -74,6 +79,7 @@ def _record(stores: Stores, run: RunRecord, report: ScanReport, digest: str) -> 
         "complete": int(complete),
         "critical": still_open.count("critical"),
         "high": still_open.count("high"),
+        "suppressed": sum(finding.severity in ("critical", "high") for finding in silenced),
         "sarif_digest": digest,
     }
     facts = {

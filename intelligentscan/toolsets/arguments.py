@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from intelligentscan.domain.names import MAX_DESCRIPTION, MAX_NAME
 
@@ -19,10 +20,20 @@ def one_of_one(value: Any) -> Any:
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
+def _no_truth(value: Any) -> Any:
+    """Refuse true and false where a number is meant; they would count as 1 and 0."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("int_type", "Input should be a valid integer")
+    return value
+
+
+NO_TRUTH = BeforeValidator(_no_truth)
+"""Comes after the bounds of a number, which would not be published otherwise."""
+
 Text = Annotated[str, Field(max_length=MAX_NAME)]
 Texts = Annotated[list[Text], BeforeValidator(_one_is_a_list), Field(max_length=100)]
 
-Limit = Annotated[int, Field(ge=1, le=100, description="Most rows.")]
+Limit = Annotated[int, Field(ge=1, le=100, description="Most rows."), NO_TRUTH]
 Cursor = Annotated[str | None, Field(max_length=4000, description="Previous next_cursor.")]
 ExperimentRef = Annotated[str, Field(min_length=1, max_length=MAX_NAME, description="Experiment name or id.")]
 ExperimentChoice = Annotated[str | None, Field(max_length=MAX_NAME, description="Experiment name or id, for 'latest'.")]
@@ -42,6 +53,7 @@ Baseline = Annotated[
 ]
 Product = Annotated[str | None, Field(max_length=MAX_NAME, description="AI product it belongs to.")]
 ModelName = Annotated[str, Field(min_length=1, max_length=MAX_NAME, description="Registered model name.")]
-VersionChoice = Annotated[int | None, Field(ge=1, le=2**31 - 1, description="Only this version.")]
+Version = Annotated[int, Field(ge=1, le=2**31 - 1, description="Version number."), NO_TRUTH]
+VersionChoice = Annotated[int | None, Field(ge=1, le=2**31 - 1, description="Only this version."), NO_TRUTH]
 DryRun = Annotated[bool, Field(description="Only say what would happen.")]
 Confirm = Annotated[str | None, Field(max_length=200, description="Id of a plan to confirm.")]

@@ -10,7 +10,7 @@ from intelligentscan.domain.names import MAX_NAME
 from intelligentscan.domain.people import Product
 from intelligentscan.domain.review import ReviewRequest
 from intelligentscan.toolsets.answer import fitting
-from intelligentscan.toolsets.arguments import Cursor, Description, Limit, ModelName, Texts, VersionChoice
+from intelligentscan.toolsets.arguments import Cursor, Description, Limit, ModelName, Texts, Version, VersionChoice
 from intelligentscan.toolsets.toolset import Toolset, tool
 
 MAX_LIVE = 50
@@ -28,7 +28,7 @@ class Governance(Toolset):
     async def request_review(
         self,
         name: ModelName,
-        version: Annotated[int, Field(ge=1, le=2**31 - 1, description="Version number.")],
+        version: Version,
         evidence: Annotated[
             dict[str, Any] | None,
             Field(description="Text by criterion: accuracy, safety, bias, risks, documentation."),

@@ -19,6 +19,7 @@ from intelligentscan.toolsets.arguments import (
     ModelName,
     Product,
     Tags,
+    Version,
     VersionChoice,
 )
 from intelligentscan.toolsets.confirmation import Asked, confirmed
@@ -102,7 +103,7 @@ class Registry(Toolset):
         self,
         ctx: Context[Any, Any],
         name: ModelName,
-        version: Annotated[int, Field(ge=1, le=2**31 - 1, description="Version number.")],
+        version: Version,
         to: Annotated[
             str,
             Field(

@@ -10,6 +10,7 @@ from intelligentscan.domain.names import MAX_NAME
 from intelligentscan.domain.run import LoggedRun, RunDetails, RunList
 from intelligentscan.toolsets.answer import fitting
 from intelligentscan.toolsets.arguments import (
+    NO_TRUTH,
     Cursor,
     Description,
     ExperimentChoice,
@@ -172,7 +173,9 @@ class Tracking(Toolset):
         experiment: Annotated[
             str | None, Field(max_length=MAX_NAME, description="Take runs of this experiment.")
         ] = None,
-        top_k: Annotated[int | None, Field(ge=2, le=100, description="How many runs of the experiment.")] = None,
+        top_k: Annotated[
+            int | None, Field(ge=2, le=100, description="How many runs of the experiment."), NO_TRUTH
+        ] = None,
         order_by: Annotated[
             str | None,
             BeforeValidator(one_of_one),

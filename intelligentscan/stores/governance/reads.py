@@ -50,6 +50,13 @@ class GovernanceReads:
         found = self.connection.execute(query.order_by(lock.c.event))
         return {str(r.experiment_id): _lock(r) for r in found}
 
+    def last_lock(self, experiment_id: str) -> LockRecord | None:
+        """Return the newest lock that an experiment ever had, whether or not it still holds."""
+        lock = self.tables.experiment_lock
+        query = select(lock).where(lock.c.experiment_id == int(experiment_id)).order_by(lock.c.event.desc())
+        row = self.connection.execute(query.limit(1)).first()
+        return _lock(row) if row is not None else None
+
     def locked_names(self) -> set[str]:
         """Return the names of all locked experiments."""
         return {record.experiment_name for record in self.locks().values()}
@@ -97,6 +104,12 @@ class GovernanceReads:
         stage = self.tables.stage
         query = select(stage.c.version, stage.c.stage).where(*_named(stage, workspace, name)).order_by(stage.c.event)
         return {row.version: cast("Stage", row.stage) for row in self.connection.execute(query)}
+
+    def ever_live(self, workspace: str, name: str) -> list[int]:
+        """Return the versions that were in Production at some time by the record, the last one last."""
+        table = self.tables.stage
+        query = select(table.c.version).where(*_named(table, workspace, name), table.c.stage == "Production")
+        return list(self.connection.execute(query.order_by(table.c.event)).scalars())
 
     def aliases(self, workspace: str, name: str) -> dict[str, int | None]:
         """Return our alias record: where each reserved alias points, None if it was taken away."""
@@ -252,7 +265,7 @@ class GovernanceReads:
 
         Args:
             name: only events of this registered model.
-            version: only of this version.
+            version: only of this version, and of the name as a whole.
             actors: only by or for one of these principal ids.
             before: only events with a smaller number.
             limit: how many at most.
@@ -261,8 +274,8 @@ class GovernanceReads:
         wanted = []
         if name is not None:
             wanted.append(event.c.name == name)
-        if version is not None:
-            wanted.append(event.c.version == version)
+        if version is not None:  # what was done to the name as a whole concerns each of its versions
+            wanted.append(or_(event.c.version == version, event.c.version.is_(None)))
         if before is not None:
             wanted.append(event.c.seq < before)
         newest = event.c.seq.desc()

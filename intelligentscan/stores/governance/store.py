@@ -69,8 +69,11 @@ class GovernanceStore:
         migrate(connection)
         guards.install(connection)
 
-    def install_now(self) -> None:
+    def install_now(self, record: "Callable[[GovernedUnit], object] | None" = None) -> None:
         """Make or put back tables and guards, in a transaction of their own.
+
+        Args:
+            record: appends what the trail is to say of it, in the same transaction.
 
         Raises:
             SQLAlchemyError: this account may not alter the database.
@@ -78,6 +81,8 @@ class GovernanceStore:
         with writing(self.engine) as connection:
             guards.hold_trail(connection)
             self.install(connection)
+            if record is not None:
+                record(GovernedUnit(connection, self.tables, self.keys, self.joint))
 
     @contextmanager
     def reading(self) -> Iterator[GovernanceReads]:

@@ -287,6 +287,7 @@ def governance_tables(dialect: str) -> GovernanceTables:
             Column("complete", Integer, nullable=False),
             Column("critical", Integer, nullable=False),
             Column("high", Integer, nullable=False),
+            Column("suppressed", Integer, nullable=False),
             Column("sarif_digest", String(64), nullable=False),
             Index("gov_scan_record_commit", "commit_id"),
         ),

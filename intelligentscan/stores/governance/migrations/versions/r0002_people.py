@@ -119,6 +119,7 @@ def upgrade() -> None:
         sa.Column("complete", sa.Integer, nullable=False),
         sa.Column("critical", sa.Integer, nullable=False),
         sa.Column("high", sa.Integer, nullable=False),
+        sa.Column("suppressed", sa.Integer, nullable=False),
         sa.Column("sarif_digest", sa.String(64), nullable=False),
     )
     index("gov_scan_record_commit", "scan_record", "commit_id")
