@@ -100,11 +100,15 @@ class Services:
     @cached_property
     def scans(self) -> "ScanService":
         """Scanning, importing, listing findings."""
+        from intelligentscan.scanners.cache_store import CacheStore
+        from intelligentscan.services.scan_cache import ScanCache
         from intelligentscan.services.scan_evidence import ScanEvidence
         from intelligentscan.services.scans import ScanService
 
         evidence = ScanEvidence(self.store)
-        return ScanService(self.store, self._resolver, self.roots, self._records, self.locks, evidence)
+        most = self.settings.scan_cache_mb * 2**20
+        cache = ScanCache(CacheStore(self.settings.home, most) if most else None, evidence)
+        return ScanService(self.store, self._resolver, self.roots, self._records, self.locks, evidence, cache)
 
     @cached_property
     def registry(self) -> "RegistryService":

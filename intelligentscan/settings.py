@@ -54,6 +54,10 @@ class Settings(BaseSettings):
         120.0, gt=0, le=600, description="Longest wait in a call for a person's answer, seconds."
     )
 
+    scan_cache_mb: int = Field(
+        200, ge=0, le=100_000, description="Most that results of earlier scans may take, MiB; 0 keeps none."
+    )
+
     @field_validator("home", mode="after")
     @classmethod
     def _absolute_home(cls, home: Path) -> Path:

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sarif_samples import at, bandit_of, log, result, ruff_of, run
 
-from intelligentscan.scanners.redaction import collect_secrets, redact_findings, redact_sarif
+from intelligentscan._credential_forms import without_credentials
+from intelligentscan.scanners.redaction import redact_findings, redact_sarif
+from intelligentscan.scanners.reported_secrets import collect_secrets
 from intelligentscan.scanners.sarif_document import parse_sarif, sarif_pieces
 from intelligentscan.scanners.sarif_reader import read_sarif
 from intelligentscan.scanners.secret_text import (
@@ -19,7 +21,6 @@ from intelligentscan.scanners.secret_text import (
     without_literals,
     without_named_literals,
     without_quoted,
-    without_userinfo,
 )
 
 SOURCE = '''\
@@ -270,7 +271,9 @@ class TestText:
 
     def test_urls_lose_tokens_and_passwords_but_not_plain_user_names(self):
         text = "https://a:b@h/x https://ghp_0123456789abcdef@h/y ssh://git@h/z mail@example.org"
-        assert without_userinfo(text) == "https://[redacted]@h/x https://[redacted]@h/y ssh://git@h/z mail@example.org"
+        assert (
+            without_credentials(text) == "https://[redacted]@h/x https://[redacted]@h/y ssh://git@h/z mail@example.org"
+        )
 
     def test_short_everyday_and_partial_words_are_left_alone(self):
         secrets = Secrets(["abc", "password", "swordfish"])

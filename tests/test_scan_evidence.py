@@ -129,18 +129,18 @@ async def test_what_was_not_all_of_a_commit_is_recorded_as_such_and_does_not_hid
         {"repo_path": str(repo), "engines": ["ruff"]},
         {"repo_path": str(repo), "config": str(config)},
     ):
-        await services.scans.scan(**less)  # type: ignore[arg-type]
+        await services.scans.scan(**less, use_cache=False)  # type: ignore[arg-type]
         found = await facts(services, made)
         assert found is not None
         assert (found.run_id, found.complete) == (whole.run_id, True)
     (repo / "ok.py").write_text(WEAK)
-    dirty = await services.scans.scan(str(repo))
+    dirty = await services.scans.scan(str(repo), use_cache=False)
     assert serious(dirty) > 0
     found = await facts(services, made)
     assert found is not None
     assert (found.run_id, found.clean, found.critical) == (whole.run_id, True, 0)
     git(repo, "checkout", "-q", ".")
-    newest = await services.scans.scan(str(repo))
+    newest = await services.scans.scan(str(repo), use_cache=False)
     assert (await facts(services, made)).run_id == newest.run_id  # type: ignore[union-attr]
     assert len(await recorded(services)) == 6
 

@@ -1,6 +1,7 @@
-"""What scans cost: a report of 50,000 findings beside the parsing and storing of the same file."""
+"""What scans cost: a report of 50,000 findings beside plain parsing and storing, and a rescan beside the first scan."""
 
 import argparse
+import importlib.util
 import json
 import random
 import re
@@ -59,6 +60,26 @@ async def log():
     ended = time.perf_counter()
     assert run.vulnerabilities_found == int(sys.argv[3]), run.vulnerabilities_found
 anyio.run(log)
+"""
+_SCAN = """
+import json, sys, time
+from pathlib import Path
+import anyio
+from intelligentscan.app import build
+from intelligentscan.settings import Settings
+target, home, kind, number = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
+services = build(Settings(home=home, allowed_roots=(target.parent,)))
+async def scan():
+    await services.experiments.create("bench")
+    services.load()
+    began = time.perf_counter()
+    run = await services.scans.scan(str(target), experiment="bench", use_cache=kind == "warm")
+    seconds = time.perf_counter() - began
+    logged = await services.runs.get(run.run_id)
+    print(json.dumps({"seconds": seconds, "findings": run.vulnerabilities_found,
+        "digest": logged.params["findings_digest"], "files": max(c.files_seen for c in run.coverage),
+        "cached": max(c.files_cached for c in run.coverage)}))
+anyio.run(scan)
 """
 _REPORT = """
 import json, resource
@@ -194,6 +215,45 @@ def _sentence(chance: random.Random, words: int) -> str:
     return " ".join(chance.choices(_WORDS, k=words)).capitalize() + "."
 
 
+def measure_rescan(home: Path, _options: argparse.Namespace) -> Result:
+    """The same tree, scanned and logged without and with results of the scan before; each in a process of its own."""
+    target = home / "target"
+    package = importlib.util.find_spec("mlflow")
+    if package is None or package.origin is None:
+        raise SystemExit("mlflow is not installed")
+    shutil.copytree(Path(package.origin).parent, target, ignore=_not_python)
+    place = home / "home"
+    cold = [_scanned(target, place, number, "cold") for number in range(_ROUNDS)]
+    warm = [_scanned(target, place, number, "warm") for number in range(_ROUNDS)]
+    if len({scan["digest"] for scan in (*cold, *warm)}) != 1:
+        raise SystemExit("the scans did not find the same")
+    seconds = {name: [scan["seconds"] for scan in scans] for name, scans in (("cold", cold), ("warm", warm))}
+    return {
+        "files": warm[0]["files"],
+        "findings": warm[0]["findings"],
+        "files from the cache, cold and warm": f"{cold[0]['cached']} and {warm[0]['cached']}",
+        "cold, s (median, min)": f"{statistics.median(seconds['cold']):.2f}, {min(seconds['cold']):.2f}",
+        "warm, s (median, min)": f"{statistics.median(seconds['warm']):.2f}, {min(seconds['warm']):.2f}",
+        "ratio of warm to cold (limit 0.1)": statistics.median(seconds["warm"]) / statistics.median(seconds["cold"]),
+        "ratio of minima": min(seconds["warm"]) / min(seconds["cold"]),
+    }
+
+
+def _not_python(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if not name.endswith(".py") and not Path(folder, name).is_dir()]
+
+
+def _scanned(target: Path, home: Path, number: int, kind: str) -> Result:
+    """Scan and log in a new process; the clock runs from the call to its answer, the run written."""
+    done = subprocess.run(
+        [sys.executable, "-c", _SCAN, str(target), str(home), kind, str(number)],
+        check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    found: Result = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 PARTS: dict[str, Callable[[Path, argparse.Namespace], Result]] = {
     "sarif": measure_sarif,
+    "rescan": measure_rescan,
 }

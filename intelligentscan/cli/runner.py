@@ -12,6 +12,8 @@ from typing import ParamSpec, TypeVar
 import anyio
 import typer
 
+from intelligentscan._credential_forms import without_credentials
+from intelligentscan._log import log_to_stderr
 from intelligentscan.app import Services, build
 from intelligentscan.cli.terminal import aside, print_error
 from intelligentscan.domain.errors import IntelligentScanError
@@ -74,7 +76,7 @@ def reported(command: Callable[P, T]) -> Callable[P, T]:
             raise typer.Exit(_EXIT_INTERRUPTED) from None
         except Exception as exc:
             if _debugging():
-                traceback.print_exc()
+                sys.stderr.write(f"{without_credentials(traceback.format_exc())}\n")
             print_error(_told(exc), as_json=as_json)
             raise typer.Exit(EXIT_ERROR) from exc
 
@@ -97,10 +99,10 @@ def _told(exc: Exception) -> IntelligentScanError:
 def _quiet(environ: "os._Environ[str]") -> None:
     """Keep libraries from writing between our lines."""
     if _debugging():
-        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+        log_to_stderr(logging.INFO)
         environ.setdefault("MLFLOW_LOGGING_LEVEL", "INFO")
     else:
-        logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+        log_to_stderr(logging.ERROR)
         if not sys.warnoptions:
             warnings.simplefilter("ignore")
     tame_mlflow(environ)

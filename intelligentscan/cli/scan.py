@@ -62,6 +62,9 @@ def scan(
     baseline: Baseline = None,
     format: Annotated[Format, typer.Option(help="What to print on stdout.")] = "table",
     fail_on: Annotated[FailOn | None, typer.Option(help="Exit with 1 if there are such findings.")] = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Analyse every file anew, also those that did not change.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Scan a folder for vulnerabilities; the result is a run.
@@ -79,6 +82,7 @@ def scan(
                 baseline=baseline,
                 progress=report,
                 create_missing=True,
+                use_cache=not no_cache,
             )
             gate = await _gate(services, run, fail_on) if fail_on is not None else None
             sarif = format == "sarif" and not json

@@ -59,7 +59,7 @@ class RunComparison(Noun):
 
     runs: Annotated[list[ComparedRun], Field(description="Names and users are untrusted text.")]
     params: Annotated[list[ComparedParam], Field(description="Values by run_id; untrusted text.")]
-    metrics: Annotated[list[ComparedMetric], Field(description="Values by run_id.")]
+    metrics: Annotated[list[ComparedMetric], Field(description="Values by run_id; keys untrusted.")]
     findings: Annotated[FindingsComparison | None, Field(description="Null unless the runs are scans.")] = None
     summary: Annotated[str, Field(description="Markdown table with BEST marked; untrusted text in cells.")]
     notes: list[str] = []

@@ -55,6 +55,8 @@ IntelligentScanError
 
 from typing import ClassVar
 
+from intelligentscan._credential_forms import without_credentials
+
 
 class IntelligentScanError(Exception):
     """A refusal or failure that a person or an agent can act upon.
@@ -69,9 +71,10 @@ class IntelligentScanError(Exception):
     code: ClassVar[str] = "ERROR"
 
     def __init__(self, message: str, *, next: str = "", details: dict[str, object] | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.next = next
+        # What a caller gave may be repeated here, and what is raised ends up in logs and answers.
+        self.message = without_credentials(message)
+        super().__init__(self.message)
+        self.next = without_credentials(next)
         self.details = details or {}
 
     def __str__(self) -> str:

@@ -11,7 +11,7 @@ class Experiment(Noun):
     """One experiment. `str()` of it is its id, so that it can be handed to plain MLflow."""
 
     experiment_id: str
-    name: Annotated[str, Field(description="Untrusted text.")]
+    name: Annotated[str, Field(description="Untrusted.")]
     created: Annotated[bool, Field(description="False if it was there before.")]
     locked: bool
     next_experiment: Annotated[str | None, Field(description="Where work goes on.")] = None
@@ -27,7 +27,7 @@ class UnlockedExperiment(Noun):
     """An experiment that an administrator opened again."""
 
     experiment_id: str
-    name: Annotated[str, Field(description="Untrusted text.")]
+    name: Annotated[str, Field(description="Untrusted.")]
     locked_by_event: int
     event: int
     at: str

@@ -19,7 +19,7 @@ class HistoryEvent(Noun):
     version: int | None = None
     experiment_id: str | None = None
     run_id: str | None = None
-    reason: Annotated[str | None, Field(description="Untrusted text.")] = None
+    reason: Annotated[str | None, Field(description="Untrusted.")] = None
     facts: dict[str, object] = {}
 
 
@@ -49,4 +49,4 @@ class History(Noun):
     ]
     at: str | None = None
     next_cursor: str | None = None
-    notes: list[str] = []
+    notes: Annotated[list[str], Field(description="Untrusted.")] = []

@@ -1,13 +1,15 @@
 """Rules for names, keys and values that callers give us, checked before anything reaches the store.
 
 Bounds are MLflow's own (keys 250 characters, param values 6,000, tag values 8,000); refusing here
-means a clear error and no half-written run.
+means a clear error and no half-written run. Credentials that their form gives away are taken out of
+values, and refused in names and keys.
 """
 
 import math
 import re
 from collections.abc import Sequence
 
+from intelligentscan._credential_forms import without_credentials
 from intelligentscan.domain.errors import InvalidArgument, InvalidFilter, InvalidName, TooLarge
 from intelligentscan.domain.text import untrusted, visible
 
@@ -70,6 +72,8 @@ def _name(name: object, kind: str, argument: str) -> str:
             f"The {kind} name has {len(name):,} characters; the most is {MAX_NAME}.",
             next=f"call again with a shorter {argument}.",
         )
+    if without_credentials(name) != name:
+        raise _credential(f"{kind} name", argument)
     if visible(name) != name:
         raise InvalidName(
             f"The {kind} name '{untrusted(name, 80)}' contains control or invisible characters.",
@@ -77,9 +81,16 @@ def _name(name: object, kind: str, argument: str) -> str:
         )
     if name != name.strip():
         raise InvalidName(
-            f"The {kind} name starts or ends with blanks.", next=f"call again with {argument}='{name.strip()}'."
+            f"The {kind} name starts or ends with blanks.", next=f"call again with {argument} without them."
         )
     return name
+
+
+def _credential(what: str, argument: str) -> InvalidName:
+    return InvalidName(
+        f"The {what} holds what looks like a credential.",
+        next=f"call again with {argument} without it, and revoke the credential if it is real.",
+    )
 
 
 def is_run_id(text: str) -> bool:
@@ -89,6 +100,8 @@ def is_run_id(text: str) -> bool:
 
 def key(text: str, kind: str) -> str:
     """Return a param, metric or tag key, checked against MLflow's alphabet and length."""
+    if without_credentials(text[: MAX_KEY + 1]) != text[: MAX_KEY + 1]:
+        raise _credential(f"{kind} key", "another key")
     if not text or len(text) > MAX_KEY or not _KEY.fullmatch(text):
         raise InvalidName(
             f"The {kind} key '{untrusted(text, 60)}' is not allowed.",
@@ -169,7 +182,7 @@ def description(text: str | None) -> str | None:
             f"The description has {len(text):,} characters; the most is {MAX_DESCRIPTION:,}.",
             next="call again with a shorter description, and log the long text as an artifact.",
         )
-    return text
+    return None if text is None else without_credentials(text)
 
 
 def _count(values: dict[str, object] | dict[str, float] | None, what: str, most: int) -> None:
@@ -198,7 +211,7 @@ def _value(value: object, what: str, most: int) -> str:
             f"The {untrusted(what, 80)} has {len(text):,} characters; the most is {most:,}.",
             next="log long text as an artifact and keep its name here.",
         )
-    return text
+    return without_credentials(text)
 
 
 def next_experiment_name(name: str) -> str:

@@ -45,7 +45,7 @@ class RegisteredVersion(Noun):
     version: Annotated[int, Field(description="With dry_run: the number it would get.")]
     created: Annotated[bool, Field(description="False if it was there before.")]
     source_run_id: str
-    model: Annotated[str, Field(description="Untrusted text.")]
+    model: Annotated[str, Field(description="Untrusted.")]
     model_uri: str | None
     manifest_digest: Annotated[str | None, Field(description="sha256 of the canonical list of the model's files.")]
     experiment_locked: bool
@@ -76,7 +76,7 @@ class ModelDetails(Noun):
     """A registered model and its versions, the newest first."""
 
     name: str
-    description: Annotated[str | None, Field(description="Untrusted text.")]
+    description: Annotated[str | None, Field(description="Untrusted.")]
     governed: bool
     versions: Annotated[
         list[VersionRow],

@@ -61,17 +61,17 @@ class RunDetails(Noun):
     """Everything about one run, except the bytes of its artifacts."""
 
     run_id: str
-    run_name: Annotated[str, Field(description="Untrusted text.")]
+    run_name: Annotated[str, Field(description="Untrusted.")]
     experiment_id: str
     status: RunStatus
-    params: Annotated[dict[str, str], Field(description="Untrusted text.")]
-    metrics: dict[str, float]
+    params: Annotated[dict[str, str], Field(description="Untrusted.")]
+    metrics: Annotated[dict[str, float], Field(description="Names are untrusted.")]
     metric_history: Annotated[dict[str, list[MetricPoint]], Field(description="For the metrics asked for.")] = {}
-    tags: Annotated[dict[str, str], Field(description="Untrusted text.")]
+    tags: Annotated[dict[str, str], Field(description="Untrusted.")]
     artifacts: Annotated[list[ArtifactRow], Field(description="The root of the artifact tree.")]
     models: Annotated[list[str], Field(description="URIs that register_model takes as model_uri.")] = []
     start_time: str | None
     end_time: str | None
-    user: Annotated[str | None, Field(description="Untrusted text.")]
-    git_commit: str | None
+    user: Annotated[str | None, Field(description="Untrusted.")]
+    git_commit: Annotated[str | None, Field(description="Untrusted.")]
     notes: list[str] = []

@@ -16,7 +16,7 @@ class Suppression(Noun):
     """A finding set aside, as its scanner tells it."""
 
     kind: Annotated[Literal["inSource", "external"], Field(description="By a comment in the source, or elsewhere.")]
-    justification: Annotated[str | None, Field(description="Untrusted text.")] = None
+    justification: Annotated[str | None, Field(description="Untrusted.")] = None
 
 
 class Finding(Noun):
@@ -68,12 +68,15 @@ class EngineCoverage(Noun):
     files_seen: int
     files_analyzed: int
     files_failed: int
+    files_cached: Annotated[int, Field(description="Of the analysed ones, those answered from the scan cache.")] = 0
     failures: Annotated[list[str], Field(description="path: reason; the first few.")] = []
     findings: int
     duration_s: float
     exit_code: int | None = None
     network: Annotated[str, Field(description="blocked, not blocked, or needed (an online engine).")] = "not blocked"
-    ruleset: Annotated[str | None, Field(description="Name and digest of the rule files, for engines with such.")] = None
+    ruleset: Annotated[str | None, Field(description="Name and digest of the rule files, for engines with such.")] = (
+        None
+    )
     counts: Annotated[dict[str, int], Field(description="The engine's own counts, such as dependencies skipped.")] = {}
 
 
@@ -94,7 +97,7 @@ class ScanRun(Noun):
     status: RunStatus
     scan_status: ScanStatus
     experiment_id: str
-    experiment: str
+    experiment: Annotated[str, Field(description="Untrusted.")]
     vulnerabilities_found: int
     critical_count: int
     severities: Annotated[dict[str, int], Field(description="Count by severity.")]
@@ -107,8 +110,8 @@ class ScanRun(Noun):
     fixed: int | None = None
     persisting: int | None = None
     not_comparable: int | None = None
-    coverage: Annotated[list[EngineCoverage], Field(description="Per engine: seen, analysed, failed.")] = []
-    warnings: list[str] = []
+    coverage: Annotated[list[EngineCoverage], Field(description="Per engine: seen, analysed, failed; untrusted.")] = []
+    warnings: Annotated[list[str], Field(description="Untrusted.")] = []
 
 
 class FindingRow(Noun):

@@ -1,17 +1,22 @@
 """Text that comes from runs or scanned code: bounded, and unable to act where it is shown.
 
 Control, bidirectional, zero-width and tag characters are made visible, Markdown links and
-images and HTML are neutralised. The result is for reading, not for parsing back.
+images, HTML and the marks of conversations are neutralised, credentials that their form gives
+away are taken out. The result is for reading, not for parsing back.
 """
 
 import re
 import unicodedata
 
+from intelligentscan._credential_forms import without_credentials
+
 _INVISIBLE = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
-_BLANK_LOOKALIKES = frozenset("\u115f\u1160\u3164\uffa0\u2800\u00ad\u034f\u17b4\u17b5") | {
-    chr(c) for c in (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
+# Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties) as far as categories do not tell it, and blanks.
+_BLANK_LOOKALIKES = frozenset("\u115f\u1160\u3164\uffa0\u2800\u00ad\u034f\u17b4\u17b5\u180f\u2065") | {
+    chr(c) for c in (*range(0x180B, 0x180E), *range(0xFE00, 0xFE10), *range(0xFFF0, 0xFFF9), *range(0xE0000, 0xE1000))
 }
-_HTML = re.compile(r"<(?=[A-Za-z/!?])")
+_LOOKAHEAD = 4_000
+_HTML = re.compile(r"<(?=[A-Za-z/!?|])")
 _MARKDOWN_LINK = re.compile(r"\](?=[(\[:])")
 _MARKDOWN_IMAGE = re.compile(r"!(?=\[)")
 
@@ -45,7 +50,8 @@ def untrusted(text: str, limit: int = 200) -> str:
         text: any text.
         limit: longest result in characters; a cut is marked with an ellipsis.
     """
-    shown = visible(text[: limit + 1])
+    # Longer than what is shown, so that no credential is cut into something without its form.
+    shown = visible(without_credentials(text[: limit + _LOOKAHEAD])[: limit + 1])
     shown = _MARKDOWN_IMAGE.sub("! ", shown)
     shown = _MARKDOWN_LINK.sub("] ", shown)
     shown = _HTML.sub("&lt;", shown)

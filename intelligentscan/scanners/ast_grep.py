@@ -36,6 +36,7 @@ class AstGrep(OptionalEngine):
     command: ClassVar[str] = "ast-grep"
     package: ClassVar[str | None] = "ast-grep-cli"
     install: ClassVar[str] = extra("patterns")
+    per_file: ClassVar[bool] = True
     exit_codes: ClassVar[frozenset[int]] = frozenset({0, 1, _BAD_RULES})
     max_files: ClassVar[int] = 1_000
     max_bytes: ClassVar[int] = 16 * MIB

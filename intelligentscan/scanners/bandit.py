@@ -38,6 +38,7 @@ class Bandit(ChildEngine):
     name: str = "bandit"
     package: ClassVar[str | None] = "bandit"
     default_rules: ClassVar[tuple[str, ...]] = ("B",)
+    per_file: ClassVar[bool] = True
     max_files: ClassVar[int] = 500
     max_bytes: ClassVar[int] = 2 * _MIB
 

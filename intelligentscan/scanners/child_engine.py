@@ -61,6 +61,7 @@ class ChildEngine(ABC):
         optional: whether it is found when installed; the others come with IntelligentScan.
         package: the package that brings it in our environment; None if it has an environment of its own.
         install: how to install it, for people who ask for it and do not have it.
+        per_file: whether what it says of a file depends on that file alone, so that it may be kept for the next scan.
     """
 
     name: str
@@ -73,6 +74,7 @@ class ChildEngine(ABC):
     optional: ClassVar[bool] = False
     package: ClassVar[str | None] = None
     install: ClassVar[str] = "reinstall IntelligentScan with its dependencies (`uv sync`)"
+    per_file: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._facts: dict[tuple[str, ...], EngineFacts] = {}
@@ -221,7 +223,9 @@ class ChildEngine(ABC):
                 failed=[(file, failed[file.path]) for file in copied if file.path in failed],
             ),
         )
-        reading = await run_sync(lambda: read_sarif(document, root=target.root, engine=self.name))
+        reading = await run_sync(
+            lambda: read_sarif(document, root=target.root, engine=self.name, digests=target.digests)
+        )
         if unsuppressed.failed:
             warnings = (
                 *warnings,
@@ -233,7 +237,7 @@ class ChildEngine(ABC):
             version=facts.version,
             python_version=facts.python_version,
             ruleset=rule_set.label if rule_set is not None else None,
-            status=_status(len(copied), analyzed, bool(reading.findings) or self.learned(counts)),
+            status=status_of(len(copied), analyzed, bool(reading.findings) or self.learned(counts)),
             files_seen=len(copied),
             files_analyzed=analyzed,
             files_failed=len(failed),
@@ -254,6 +258,7 @@ class ChildEngine(ABC):
             rules_run=rules,
             failed_files=tuple(file.shown for file in copied if file.path in failed),
             warnings=(*warnings, *reading.warnings),
+            certain_files=frozenset(file.path for file in copied) - found.failed.keys() - unsuppressed.failed.keys(),
         )
 
     async def call(
@@ -371,7 +376,8 @@ async def _nobody(_: int) -> None:
     return
 
 
-def _status(seen: int, analyzed: int, learned: bool) -> ScanStatus:
+def status_of(seen: int, analyzed: int, learned: bool) -> ScanStatus:
+    """Return the status of an engine: failed only if it analysed nothing and learned nothing either."""
     if analyzed == seen:
         return "complete"
     return "partial" if analyzed or learned else "failed"

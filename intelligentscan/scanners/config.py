@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from intelligentscan._credential_forms import without_credentials
 from intelligentscan._digest import sha256_hex
 from intelligentscan.domain.errors import InvalidArgument
 from intelligentscan.domain.text import untrusted
@@ -149,6 +150,12 @@ class ScanConfig(BaseModel):
                 f"The scanning configuration is wrong at {where[:80]}: {first['msg'][:120]}.",
                 next="write name, schema_version: 1 and engines: {bandit: {}, ruff: {}}.",
             ) from exc
+        shown = config.to_yaml()
+        if without_credentials(shown) != shown:
+            raise InvalidArgument(
+                "The scanning configuration holds what looks like a credential.",
+                next="take it out, and revoke the credential if it is real.",
+            )
         return config.checked()
 
     @staticmethod

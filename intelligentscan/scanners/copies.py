@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from intelligentscan._digest import sha256_hex
 from intelligentscan._paths import open_beneath
 from intelligentscan.domain.errors import WrongPathKind
 from intelligentscan.scanners.interface import TargetFile
@@ -19,9 +20,9 @@ MAX_FILE_BYTES = 10 * 1024 * 1024
 
 MAX_TOTAL_BYTES = 2 * 1024 * 1024 * 1024
 _FILES_PER_FOLDER = 1000
-_SUPPRESSION = re.compile(
-    rb"nosec|noqa|ruff\s*:|flake8\s*:|ast-grep-ignore|hadolint|zizmor\s*:|(?:allow|white)list", re.IGNORECASE
-)
+_SILENCING = (b"nosec", b"noqa", b"ast-grep-ignore", b"hadolint", b"allowlist", b"whitelist")
+_SILENCING_BEFORE_COLON = (b"ruff", b"flake8", b"zizmor")
+_NAMED = re.compile(rb"(?:%b)\s*:" % b"|".join(_SILENCING_BEFORE_COLON))
 _PLAIN_SUFFIX = re.compile(r"\.[a-z][a-z0-9]{0,9}")
 _COPY_NAME = re.compile(r"(?<![0-9])([0-9]{7})\.(?:d/[A-Za-z][A-Za-z.\-]{0,30}|[a-z][a-z0-9]{0,9})(?![A-Za-z0-9_])")
 """A copy is NUMBER.SUFFIX, or NUMBER.d/NAME for an engine that goes by the name of a file, such as Dockerfile."""
@@ -66,7 +67,8 @@ class Copier:
             size=len(data),
             copy=self._write(data, PurePosixPath(file.path).suffix.lower()),
             lines=data.count(b"\n") + (not data.endswith(b"\n") and bool(data)),
-            suppressions=_SUPPRESSION.search(data) is not None,
+            suppressions=_may_silence(data),
+            digest=sha256_hex(data),
         )
 
     def _read(self, path: str) -> bytes:
@@ -80,6 +82,14 @@ class Copier:
         path = folder / f"{self._count:07}{_neutral(suffix)}"
         path.write_bytes(data)
         return path
+
+
+def _may_silence(data: bytes) -> bool:
+    """Tell whether a file has a word that silences some engine; plain searches, for every file pays for them."""
+    lowered = data.lower()
+    if any(word in lowered for word in _SILENCING):
+        return True
+    return any(word in lowered for word in _SILENCING_BEFORE_COLON) and _NAMED.search(lowered) is not None
 
 
 def number_of(copy: Path) -> str:

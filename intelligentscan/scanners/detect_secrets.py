@@ -36,6 +36,7 @@ class DetectSecrets(OptionalEngine):
     command: ClassVar[str] = "detect-secrets"
     package: ClassVar[str | None] = "detect-secrets"
     install: ClassVar[str] = extra("secrets")
+    per_file: ClassVar[bool] = True
     max_files: ClassVar[int] = 300
     max_bytes: ClassVar[int] = 2 * MIB
 

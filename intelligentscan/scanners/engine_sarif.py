@@ -75,7 +75,7 @@ def rebuilt(
     """
     kept = _relocated(documents, names, wanted)
     kept += _suppressed(kept, _relocated(unsuppressed, names, wanted))
-    kept.sort(key=_order)
+    kept.sort(key=order)
     driver = {**program, **_driver([*documents, *unsuppressed], {result["ruleId"] for result in kept})}
     _relocate(driver["rules"], names)
     index = {rule["id"]: number for number, rule in enumerate(driver["rules"])}
@@ -132,7 +132,8 @@ def _identity(result: Sarif) -> str:
     return json.dumps([result["ruleId"], result.get("locations"), result.get("message")], sort_keys=True)
 
 
-def _order(result: Sarif) -> tuple[str, int, int, str, str]:
+def order(result: Sarif) -> tuple[str, int, int, str, str]:
+    """Return what results are sorted by: place, rule and message."""
     region: Mapping[str, Any] = {}
     for location in result.get("locations") or []:
         region = location.get("physicalLocation", {}).get("region") or {}
@@ -163,15 +164,17 @@ def _invocation(invocation: Invocation) -> dict[str, Any]:
     if invocation.exit_code is not None:
         described["exitCode"] = invocation.exit_code
     if invocation.failed:
-        described["toolExecutionNotifications"] = [
-            {
-                "level": "error",
-                "message": {"text": reason},
-                "locations": [{"physicalLocation": {"artifactLocation": {"uri": uri_of(file)}}}],
-            }
-            for file, reason in invocation.failed
-        ]
+        described["toolExecutionNotifications"] = [notification(file, reason) for file, reason in invocation.failed]
     return described
+
+
+def notification(file: TargetFile, reason: str) -> dict[str, Any]:
+    """Return the notification that a file was not analysed."""
+    return {
+        "level": "error",
+        "message": {"text": reason},
+        "locations": [{"physicalLocation": {"artifactLocation": {"uri": uri_of(file)}}}],
+    }
 
 
 def _time(moment: datetime) -> str:

@@ -19,23 +19,35 @@ MAX_LINES = 20_000
 """Of longer files only this many lines from the top are kept."""
 _BYTES = 3
 _LITERAL = re.compile(r"\"(?:\\.|[^\"\\])*\"?|'(?:\\.|[^'\\])*'?|`(?:\\.|[^`\\])*`?")
-_HINT = re.compile(r"pass|pwd|secret|credential|key|token|auth", re.IGNORECASE)
+_HINTS = ("pass", "pwd", "secret", "credential", "key", "token", "auth")
+_HINT = re.compile("|".join(_HINTS), re.IGNORECASE)
 _VALUE = re.compile(r"[=:].*\Z", re.DOTALL)
 
 
 def skeleton(line: str) -> str:
     """Return what of a line may be hashed: no white space, no literals, no values of names that sound secret."""
-    shown = _LITERAL.sub("''", line[:2_000])
-    if _HINT.search(shown):
+    shown = line[:2_000]
+    if '"' in shown or "'" in shown or "`" in shown:
+        shown = _LITERAL.sub("''", shown)
+    if _is_hinting(shown):
         shown = _VALUE.sub("=", shown)
     return "".join(shown.split())
 
 
+def _is_hinting(text: str) -> bool:
+    if not text.isascii():
+        return _HINT.search(text) is not None
+    lowered = text.lower()  # every line of a file comes by here, and this is ten times as fast as the pattern
+    return any(hint in lowered for hint in _HINTS)
+
+
 def line_hash(text: str) -> int:
     """Return the short hash of a skeleton; an empty one has the hash 0."""
-    if not text:
-        return 0
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=_BYTES).digest())
+    return int.from_bytes(_line_bytes(text))
+
+
+def _line_bytes(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=_BYTES).digest() if text else bytes(_BYTES)
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,7 @@ class FileSketch:
     def of(skeletons: Sequence[str]) -> "FileSketch":
         """Return the sketch of a file, given the skeletons of all its lines."""
         digest = hashlib.sha256("\n".join(text for text in skeletons if text).encode("utf-8", "replace"))
-        hashes = b"".join(line_hash(text).to_bytes(_BYTES) for text in skeletons[:MAX_LINES])
+        hashes = b"".join([_line_bytes(text) for text in skeletons[:MAX_LINES]])
         return FileSketch(digest.hexdigest()[:32], base64.b64encode(hashes).decode())
 
     @cached_property

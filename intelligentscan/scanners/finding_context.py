@@ -26,6 +26,7 @@ _MAX_SYMBOL = 200
 _LAST_LINE = 2**31
 _PYTHON = (".py", ".pyi", ".pyw")
 _BLOCK = re.compile(r"([ \t]*)(?:async[ \t]+def|def|class)[ \t]+(\w+)")
+_OPENING = ("async", "def", "class")
 _MARGIN = re.compile(r"[ \t]*")
 
 
@@ -95,13 +96,21 @@ def _symbols(lines: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     blocks: list[tuple[int, str]] = []
+    symbol = ""
     for line in lines:
         code = line.lstrip()
         if code and not code.startswith(("#", ")", "]", "}")):
-            margin = len((_MARGIN.match(line) or [""])[0].expandtabs())
+            margin = len(line) - len(code)
+            if line[:margin].strip(" "):
+                margin = len((_MARGIN.match(line) or [""])[0].expandtabs())
+            known = len(blocks)
             while blocks and blocks[-1][0] >= margin:
                 blocks.pop()
-            if block := _BLOCK.match(line):
+            changed = len(blocks) != known
+            if code.startswith(_OPENING) and (block := _BLOCK.match(line)):
                 blocks.append((margin, block[2]))
-        found.append(".".join(name for _, name in blocks)[:_MAX_SYMBOL])
+                changed = True
+            if changed:
+                symbol = ".".join(name for _, name in blocks)[:_MAX_SYMBOL]
+        found.append(symbol)
     return found

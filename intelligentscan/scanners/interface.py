@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from intelligentscan._credential_forms import without_credentials
 from intelligentscan.domain.scan import EngineCoverage, Finding, ScanStatus
 from intelligentscan.scanners.config import EngineConfig, ScanConfig
 from intelligentscan.scanners.file_sketch import FileSketch
 from intelligentscan.scanners.rule_files import RuleSet
+from intelligentscan.scanners.secret_digest import SecretDigests
 
 Progress = Callable[[float, str], Awaitable[None]]
 """Receives the share done (0 to 1) and a short text of ours (never text from the target)."""
@@ -22,8 +24,8 @@ Sarif = dict[str, Any]
 
 
 def shown_path(path: str) -> str:
-    """Return a path of the target as results write it: always valid UTF-8."""
-    return os.fsencode(path).decode("utf-8", "replace")
+    """Return a path of the target as results write it: always valid UTF-8, and without credentials."""
+    return without_credentials(os.fsencode(path).decode("utf-8", "replace"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class TargetFile:
         copy: the private copy that engines read; None if there is none.
         lines: number of lines of the copy.
         suppressions: whether it has a word that may silence a rule, such as nosec or noqa.
+        digest: sha256 of the copy's bytes; empty if there is none.
     """
 
     path: str
@@ -47,6 +50,7 @@ class TargetFile:
     copy: Path | None = None
     lines: int = 0
     suppressions: bool = False
+    digest: str = ""
 
     @property
     def shown(self) -> str:
@@ -82,6 +86,7 @@ class Target:
         workspace: a private folder for the copies of the files and for what engines write.
         unreadable_folders: folders whose files nobody could list.
         warnings: what was left out on purpose.
+        digests: makes the digests of reported secrets; None makes none.
     """
 
     root: Path
@@ -90,11 +95,17 @@ class Target:
     workspace: Path
     unreadable_folders: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    digests: SecretDigests | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EngineResult:
-    """What one engine found in one target, and what it saw of it."""
+    """What one engine found in one target, and what it saw of it.
+
+    Attributes:
+        certain_files: paths of files about which a rescan would say the same: no limit was reached on them.
+        cached_files: files, as results write them, whose results came from the cache.
+    """
 
     coverage: EngineCoverage
     findings: tuple[Finding, ...]
@@ -103,6 +114,8 @@ class EngineResult:
     rules_run: tuple[str, ...]
     failed_files: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    certain_files: frozenset[str] = frozenset()
+    cached_files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +135,7 @@ class Engine(Protocol):
     optional: ClassVar[bool]
     package: ClassVar[str | None]
     install: ClassVar[str]
+    per_file: ClassVar[bool]
 
     def kinds(self) -> tuple[str, ...]:
         """Return the files the engine analyses as people say it: suffixes, or names such as 'Dockerfile'."""
@@ -137,6 +151,10 @@ class Engine(Protocol):
         Raises:
             InvalidArgument: it is not installed, or an option is wrong.
         """
+        ...
+
+    def program(self, options: EngineConfig | None = None, avoid: Path | None = None) -> list[str]:
+        """Return the absolute program that these options choose, and its leading arguments."""
         ...
 
     async def facts(self, options: EngineConfig | None = None, avoid: Path | None = None) -> EngineFacts:
@@ -173,6 +191,7 @@ class ScanReport:
         left_out: files and folders (ending in a slash) that are there but were not looked into on purpose; what an
             earlier scan found in them is not fixed.
         sketches: of the files with findings and of failed ones, by path.
+        files_cached: files for which an engine's results came from the cache.
     """
 
     kind: str
@@ -197,6 +216,7 @@ class ScanReport:
     files_analyzed: int = 0
     files_failed: int = 0
     files_skipped: int = 0
+    files_cached: int = 0
     bytes: int = 0
     lines: int = 0
     warnings: tuple[str, ...] = ()

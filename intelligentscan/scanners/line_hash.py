@@ -14,8 +14,9 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 
+from intelligentscan._credential_forms import without_credentials
 from intelligentscan.domain.scan import Finding
-from intelligentscan.scanners.secret_text import REDACTED, Secrets, without_named_literals, without_userinfo
+from intelligentscan.scanners.secret_text import REDACTED, Secrets, without_named_literals
 from intelligentscan.scanners.source_lines import SourceLines
 
 LINE_HASH = "primaryLocationLineHash"
@@ -26,7 +27,6 @@ _END_OF_FILE = "\uffff"
 _LINES_BEFORE = 3
 _LINE_END = re.compile(r"\r\n?")
 _ASTRAL = re.compile("[\U00010000-\U0010ffff]")
-_BLANKS = str.maketrans("", "", " \t")
 
 
 def with_line_hashes(findings: Sequence[Finding], sources: SourceLines, secrets: Secrets) -> tuple[Finding, ...]:
@@ -62,7 +62,8 @@ def line_hashes(text: str, lines: Collection[int]) -> dict[int, str]:
         lines: numbers of lines, from 1.
     """
     last = max(lines, default=0)
-    counted = _ASTRAL.sub(_as_utf16, _LINE_END.sub("\n", text)).translate(_BLANKS) + _END_OF_FILE
+    plain = _without_blanks(_line_feeds(text))
+    counted = (plain if plain.isascii() else _ASTRAL.sub(_as_utf16, plain)) + _END_OF_FILE
     padded = counted + "\0" * _BLOCK
     starts = _starts(counted, last)
     reach = {line: padded[starts[line - 1] : starts[line - 1] + _BLOCK] for line in lines if 1 <= line <= len(starts)}
@@ -76,6 +77,14 @@ def line_hashes(text: str, lines: Collection[int]) -> dict[int, str]:
             if line in reach:
                 hashes[line] = f"{_polynomial(block):x}:{seen[block]}"
     return hashes
+
+
+def _line_feeds(text: str) -> str:
+    return _LINE_END.sub("\n", text) if "\r" in text else text
+
+
+def _without_blanks(text: str) -> str:
+    return text.replace(" ", "").replace("\t", "")
 
 
 def _starts(counted: str, last: int) -> list[int]:
@@ -100,14 +109,14 @@ def _as_utf16(match: re.Match[str]) -> str:
 
 def _safe_lines(text: str, lines: Collection[int], secrets: Secrets) -> list[int]:
     """Return the lines in whose reach, and just before it, there is nothing that redaction takes out."""
-    rows = _LINE_END.sub("\n", text).split("\n")
+    rows = _line_feeds(text).split("\n")
     return [line for line in lines if line <= len(rows) and _is_safe(rows, line, secrets)]
 
 
 def _is_safe(rows: list[str], line: int, secrets: Secrets) -> bool:
     end, left = line - 1, _BLOCK
     while left > 0 and end < len(rows):
-        left -= len(rows[end].translate(_BLANKS)) + 1
+        left -= len(_without_blanks(rows[end])) + 1
         end += 1
     near = "\n".join(rows[max(0, line - 1 - _LINES_BEFORE) : end])
-    return secrets.redact(without_userinfo(without_named_literals(near)), code=True) == near
+    return secrets.redact(without_credentials(without_named_literals(near)), code=True) == near

@@ -16,6 +16,7 @@ from intelligentscan.domain.text import untrusted
 from intelligentscan.scanners.interface import Sarif
 from intelligentscan.scanners.sarif_rating import severity_word
 from intelligentscan.scanners.sarif_reader import MAX_FINDINGS, SarifReading, engine_name, read_sarif
+from intelligentscan.scanners.secret_digest import SecretDigests
 
 _RULE = ("rule", "rule_id", "ruleId", "check_id", "test_id", "code")
 _MESSAGE = ("message", "text", "description", "title", "issue_text")
@@ -50,7 +51,12 @@ def plain_findings(
 
 
 def read_plain_findings(
-    items: Sequence[dict[str, Any]], *, scanner: str = "unknown", scanner_version: str = "", root: Path | None = None
+    items: Sequence[dict[str, Any]],
+    *,
+    scanner: str = "unknown",
+    scanner_version: str = "",
+    root: Path | None = None,
+    digests: SecretDigests | None = None,
 ) -> SarifReading:
     """Return what `plain_findings` returns together with warnings and the name of the engine; same errors."""
     if not isinstance(items, list | tuple):
@@ -62,7 +68,7 @@ def read_plain_findings(
     results = [_result(_Item(index, item)) for index, item in enumerate(items)]
     driver = {"name": scanner, "version": scanner_version}
     document: Sarif = {"version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
-    return read_sarif(document, root=root, engine=engine_name(scanner))
+    return read_sarif(document, root=root, engine=engine_name(scanner), digests=digests)
 
 
 class _Item:

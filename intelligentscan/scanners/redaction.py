@@ -17,39 +17,32 @@ from urllib.parse import quote
 
 from pydantic_core import PydanticSerializationError, to_json
 
+from intelligentscan._credential_forms import (
+    is_secret_name,
+    may_hold_credentials,
+    without_credentials,
+    without_key_lines,
+)
 from intelligentscan.domain.scan import Finding
 from intelligentscan.scanners.fingerprint import Sighting, fingerprints
 from intelligentscan.scanners.interface import Sarif
+from intelligentscan.scanners.reported_secrets import MAX_DEPTH, collect_secrets, without_secret
 from intelligentscan.scanners.sarif_document import json_bytes
 from intelligentscan.scanners.sarif_rules import (
     RuleBook,
-    RuleFacts,
     as_object,
     is_secret_result,
     objects,
-    text_of,
-    whole,
 )
-from intelligentscan.scanners.sarif_uris import UriResolver, spellings
+from intelligentscan.scanners.sarif_uris import spellings
 from intelligentscan.scanners.secret_text import (
     REDACTED,
     Secrets,
-    values_in_code,
-    values_in_message,
-    without_literals,
     without_named_literals,
-    without_quoted,
-    without_tokens,
-    without_userinfo,
-    without_value,
 )
 from intelligentscan.scanners.severity_map import canonical_rule
-from intelligentscan.scanners.source_lines import SourceLines
 
-MAX_DEPTH = 200
 _TOO_DEEP = "[nested too deeply]"
-_MAX_TEXT = 100_000
-_MAX_REGION_LINES = 50
 _CODE = frozenset({"snippet", "contents", "insertedContent"})
 _EXEMPT = frozenset(
     re.findall(
@@ -61,26 +54,17 @@ _EXEMPT = frozenset(
         """,
     )
 )
-_DROPPED_FROM_SECRETS = frozenset(
-    {"fixes", "fingerprints", "partialFingerprints", "attachments", "webRequest", "webResponse", "graphs", "stacks"}
-)
-_KEPT_PROPERTIES = frozenset(
-    re.findall(
-        r"\S+",
-        """
-        tags cwe CWE cwes cwe_id precision confidence issue_confidence issue_severity severity security-severity
-        problem.severity
-        """,
-    )
-)
 _HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "x-auth-token"})
 # In lower case: what stands in the JSON text of every result of which `_Redactor` takes something out.
 _TELLING = (
     b'"environmentvariables"',
     b'"contents"',
     b'"insertedcontent"',
+    b'"binary"',
     *sorted({b'%b"' % name.rpartition("-")[2].encode() for name in _HEADERS}),
 )
+_LONG_KEY = 15
+"""No key of this length or less can hold a credential that is known by its form."""
 _PERSONAL = frozenset({"author", "email", "committer", "commitmessage", "date", "message", "commitsha"})
 
 
@@ -92,62 +76,6 @@ def is_personal(key: str, value: str) -> bool:
 @lru_cache(1024)
 def _is_about_people(key: str) -> bool:
     return key.lower().replace("_", "").replace("-", "") in _PERSONAL
-
-
-def secret_message(text: str, *, only_secrets: bool) -> str:
-    """Return the message of a finding about a password without what it repeats."""
-    return without_tokens(text) if only_secrets else without_quoted(text)
-
-
-def secret_code(text: str, *, only_secrets: bool) -> str:
-    """Return the source of a finding about a password without its value; secret scanners also report unquoted ones."""
-    return without_value(text) if only_secrets else without_literals(text)
-
-
-def collect_secrets(document: Sarif, *, root: Path | None = None, sources: SourceLines | None = None) -> Secrets:
-    """Return the values that password findings of the document name or point at.
-
-    Args:
-        document: a SARIF log as its scanner wrote it.
-        root: the scanned folder, if the values may be read from its files.
-        sources: an open reader of that folder, to share its cache.
-    """
-    secrets = Secrets()
-    if root is not None and sources is None:
-        sources = SourceLines(root)
-    for run in objects(document.get("runs")):
-        rules, uris = RuleBook(run), UriResolver(run, root, sources)
-        for result in objects(run.get("results")):
-            if not is_secret_result(rules.of(result), result):
-                continue
-            message = result.get("message")
-            told = message if isinstance(message, str) else as_object(message).get("text")
-            for value in values_in_message(text_of(told, _MAX_TEXT)):
-                secrets.add(value)
-            for location in objects(result.get("locations")):
-                physical = as_object(location.get("physicalLocation"))
-                for text in _shown_code(physical, uris, sources):
-                    for value in values_in_code(text, whole=rules.only_secrets):
-                        secrets.add(value)
-    return secrets
-
-
-def _shown_code(physical: Sarif, uris: UriResolver, sources: SourceLines | None) -> Iterable[str]:
-    region = as_object(physical.get("region"))
-    if snippet := text_of(as_object(region.get("snippet")).get("text"), _MAX_TEXT):
-        yield snippet
-    first = whole(region.get("startLine"))
-    place = uris.place(physical.get("artifactLocation"))
-    if sources is None or first is None or place.path is None or not place.is_file:
-        return
-    last = whole(region.get("endLine")) or first
-    lines = sources.lines(place.path, first, min(last, first + _MAX_REGION_LINES))
-    start, end = whole(region.get("startColumn")), whole(region.get("endColumn"))
-    # Scanners count columns in characters, UTF-16 units or bytes; on plain ASCII lines these agree.
-    if len(lines) == 1 and start and end and 0 < start < end and lines[0].isascii():
-        yield lines[0][start - 1 : end - 1]
-    elif lines:
-        yield "\n".join(lines)
 
 
 def redact_sarif(
@@ -258,7 +186,7 @@ class _Redactor:
     def _result(self, result: Sarif, rules: RuleBook) -> Any:
         facts = rules.of(result)
         if is_secret_result(facts, result):
-            result = _without_secret(result, facts, rules.only_secrets)
+            result = without_secret(result, rules.only_secrets)
         elif "partialFingerprints" in result or "fingerprints" in result:
             result = {key: _impersonal(value) if key in _FINGERPRINTS else value for key, value in result.items()}
         return self._kept(result, "result")
@@ -286,6 +214,8 @@ class _Redactor:
         if any(form in text for form in self._root_forms):
             return None
         lowered = text.lower()
+        if may_hold_credentials(text, lowered):
+            return None
         for word in _TELLING:
             if word in lowered:
                 return None
@@ -322,7 +252,9 @@ class _Redactor:
         # A large report has millions of entries, so numbers and texts are taken over without another call.
         for name, item in value.items():
             inner = name if isinstance(name, str) else str(name)
-            shown = self._key(inner) if "/" in inner else inner
+            if inner == "binary":  # base64, in which nothing can be recognised
+                continue
+            shown = self._key(inner) if len(inner) > _LONG_KEY or "/" in inner else inner
             if item.__class__ is int or item is None:
                 copy[shown] = item
             elif not isinstance(item, str):
@@ -330,8 +262,8 @@ class _Redactor:
             elif inner == "uri" and item:
                 if uri := self._text(item, inner):
                     copy[inner] = uri
-            elif inner.lower() in _HEADERS:
-                copy[inner] = REDACTED
+            elif inner.lower() in _HEADERS or is_secret_name(inner):
+                copy[shown] = REDACTED
             else:
                 copy[shown] = self._text(item, inner)
         return copy
@@ -345,7 +277,8 @@ class _Redactor:
             return {"text": REDACTED}
         shown = self._seen.get((text, True))
         if shown is None:
-            shown = self._secrets.redact(without_userinfo(without_named_literals(text)), code=True)
+            shown = without_credentials(without_key_lines(without_named_literals(text)))
+            shown = self._secrets.redact(shown, code=True)
             shown = self._without_root(shown)
             self._remember(text, True, shown)
         return {"text": shown}
@@ -353,7 +286,7 @@ class _Redactor:
     def _text(self, text: str, key: str) -> str:
         shown = self._seen.get((text, False)) if key not in _EXEMPT else None
         if shown is None:
-            shown = self._without_root(without_userinfo(text))
+            shown = self._without_root(without_credentials(text))
             if key not in _EXEMPT:
                 known = self._secrets
                 shown = known.redact_unmistakable(shown) if self._in_tool else known.redact(shown)
@@ -361,6 +294,7 @@ class _Redactor:
         return shown
 
     def _key(self, key: str) -> str:
+        key = without_credentials(key)
         return self._without_root(key) if self._root is not None and "/" in key else key
 
     def _without_root(self, text: str) -> str:
@@ -378,46 +312,6 @@ def _impersonal(prints: Any) -> Any:
     if not isinstance(prints, dict):
         return prints
     return {key: value for key, value in prints.items() if not (isinstance(value, str) and is_personal(key, value))}
-
-
-def _without_secret(value: Any, facts: RuleFacts, only_secrets: bool, key: str = "result", depth: int = 0) -> Any:
-    """Return a copy of (part of) a password finding in which nothing can hold the password."""
-    if depth > MAX_DEPTH:
-        return None
-    if isinstance(value, list):
-        return [_without_secret(item, facts, only_secrets, key, depth + 1) for item in value]
-    if key == "message" and isinstance(value, str):
-        return secret_message(value, only_secrets=only_secrets)
-    if not isinstance(value, dict):
-        return value
-    if key == "message":
-        return _secret_message_object(value, only_secrets)
-    if key == "properties":
-        return {k: v for k, v in value.items() if k in _KEPT_PROPERTIES or isinstance(v, bool | int | float)}
-    copy: Sarif = {}
-    for inner, item in value.items():
-        if inner in _DROPPED_FROM_SECRETS:
-            continue
-        if inner == "snippet":
-            text = as_object(item).get("text")
-            copy[inner] = {"text": secret_code(text, only_secrets=only_secrets) if isinstance(text, str) else REDACTED}
-        elif inner == "contextRegion":
-            copy[inner] = {k: v for k, v in as_object(item).items() if k != "snippet"}
-        else:
-            copy[inner] = _without_secret(item, facts, only_secrets, inner, depth + 1)
-    return copy
-
-
-def _secret_message_object(message: Sarif, only_secrets: bool) -> Sarif:
-    copy: Sarif = {}
-    for key, value in message.items():
-        if key in ("text", "markdown") and isinstance(value, str):
-            copy[key] = secret_message(value, only_secrets=only_secrets)
-        elif key == "arguments" and isinstance(value, list):
-            copy[key] = [REDACTED for _ in value]
-        elif key == "id":
-            copy[key] = value
-    return copy
 
 
 def _spelled(root: Path | None) -> set[str]:

@@ -36,6 +36,7 @@ class Ruff(ChildEngine):
     name: str = "ruff"
     package: ClassVar[str | None] = "ruff"
     default_rules: ClassVar[tuple[str, ...]] = ("S",)
+    per_file: ClassVar[bool] = True
     max_files: ClassVar[int] = 1_000
     max_bytes: ClassVar[int] = 64 * _MIB
 

@@ -10,12 +10,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from intelligentscan._credential_forms import without_credentials, without_key_lines
 from intelligentscan.domain.errors import TooLarge
 from intelligentscan.domain.scan import Finding, Suppression
 from intelligentscan.domain.text import untrusted
 from intelligentscan.scanners.fingerprint import Sighting, fingerprints
 from intelligentscan.scanners.interface import Sarif
-from intelligentscan.scanners.redaction import collect_secrets, is_personal, secret_code, secret_message
+from intelligentscan.scanners.redaction import is_personal
+from intelligentscan.scanners.reported_secrets import (
+    collect_secrets,
+    is_inside_key,
+    secret_code,
+    secret_message,
+    secret_of,
+)
 from intelligentscan.scanners.sarif_document import parse_sarif
 from intelligentscan.scanners.sarif_message import bounded, fallback_message, message_of
 from intelligentscan.scanners.sarif_rating import rate
@@ -30,7 +38,8 @@ from intelligentscan.scanners.sarif_rules import (
     whole,
 )
 from intelligentscan.scanners.sarif_uris import UriResolver
-from intelligentscan.scanners.secret_text import Secrets, without_named_literals, without_userinfo
+from intelligentscan.scanners.secret_digest import SecretDigests
+from intelligentscan.scanners.secret_text import REDACTED, Secrets, without_named_literals
 from intelligentscan.scanners.severity_map import canonical_rule, cwes
 from intelligentscan.scanners.source_lines import SourceLines
 
@@ -82,7 +91,12 @@ class SarifReading:
 
 
 def read_sarif(
-    document: Sarif, *, root: Path | None = None, engine: str | None = None, secrets: Secrets | None = None
+    document: Sarif,
+    *,
+    root: Path | None = None,
+    engine: str | None = None,
+    secrets: Secrets | None = None,
+    digests: SecretDigests | None = None,
 ) -> SarifReading:
     """Read all findings of a SARIF log.
 
@@ -91,6 +105,7 @@ def read_sarif(
         root: the scanned folder; paths are made relative to it and the text of lines is read from it.
         engine: the name of our engine that wrote it; without, the tools' own names are used.
         secrets: values known from other documents of the same scan, taken out here as well.
+        digests: makes the digests of reported secrets; without, findings have none.
 
     Raises:
         TooLarge: the document holds more than 200,000 results.
@@ -105,13 +120,21 @@ def read_sarif(
     known = collect_secrets(document, root=root, sources=sources)
     if secrets is not None:
         known.update(secrets)
-    return _Reader(root, engine, sources, known).read(document)
+    return _Reader(root, engine, sources, known, digests).read(document)
 
 
 class _Reader:
     """Collects what the runs of one document say."""
 
-    def __init__(self, root: Path | None, engine: str | None, sources: SourceLines | None, secrets: Secrets) -> None:
+    def __init__(
+        self,
+        root: Path | None,
+        engine: str | None,
+        sources: SourceLines | None,
+        secrets: Secrets,
+        digests: SecretDigests | None,
+    ) -> None:
+        self._digests = digests
         self._root = root
         self._engine = engine
         self._sources = sources
@@ -173,8 +196,9 @@ class _Reader:
         uris = UriResolver(run, self._root, self._sources)
         engine = self._engine or engine_name(book.scanner)
         driver = as_object(as_object(run.get("tool")).get("driver"))
-        self._scanners[book.scanner or "unknown"] = None
-        self._versions[engine] = text_of(driver.get("semanticVersion"), 100) or text_of(driver.get("version"), 100)
+        self._scanners[without_credentials(book.scanner) or "unknown"] = None
+        version = text_of(driver.get("semanticVersion"), 100) or text_of(driver.get("version"), 100)
+        self._versions[engine] = without_credentials(version)
         successful = self._invocations(number, run, uris)
         if external := sorted(as_object(run.get("externalPropertyFileReferences"))):
             kinds = untrusted(", ".join(external), 100)
@@ -210,7 +234,7 @@ class _Reader:
                         for location in objects(notification.get("locations")):
                             artifact = as_object(location.get("physicalLocation")).get("artifactLocation")
                             if path := uris.place(artifact).path:
-                                self._failed[path] = None
+                                self._failed[without_credentials(path)] = None
         return successful
 
     def _result(self, where: str, result: Sarif, book: RuleBook, uris: UriResolver, engine: str) -> str:
@@ -227,7 +251,7 @@ class _Reader:
             self._warn(f"{where}: {place.problem}; kept without a path")
         if facts.id in _SYNTAX_RULES and engine == "ruff":
             if place.path:
-                self._failed[place.path] = None
+                self._failed[without_credentials(place.path)] = None
             return facts.id
         secret = is_secret_result(facts, result)
         message = message_of(result, facts, _MAX_SECRET_MESSAGE) if secret else message_of(result, facts)
@@ -236,7 +260,7 @@ class _Reader:
             message = fallback_message(facts)
         elif secret:
             message = secret_message(message, only_secrets=book.only_secrets)
-        message = self._secrets.redact(without_userinfo(message))
+        message = self._secrets.redact(without_credentials(message))
         region = as_object(physical.get("region"))
         line = _position(region.get("startLine"))
         column = _position(region.get("startColumn"))
@@ -244,8 +268,8 @@ class _Reader:
         shown, basis = self._shown(text, secret, book.only_secrets)
         rating = rate(result, facts, engine, message, book.level_override(result, facts.id))
         baseline = result.get("baselineState")
-        rule = facts.id if facts.id.isprintable() else untrusted(facts.id, 250)
-        path = place.path
+        rule = without_credentials(facts.id) if facts.id.isprintable() else untrusted(facts.id, 250)
+        path = None if place.path is None else without_credentials(place.path)
         self._rows.append(
             {
                 "rule": canonical_rule(engine, rule),
@@ -260,6 +284,7 @@ class _Reader:
                 "snippet": None if shown is None else bounded(shown, MAX_SNIPPET),
                 "symbol": _symbol(location),
                 "cwe": list(cwes(engine, facts.id, result_cwes(result, facts) or facts.cwes)),
+                "secret_digest": self._digest(result, book, uris) if secret else None,
                 "producer_fingerprints": {} if secret else _prints(result),
                 **self._suppression(where, result.get("suppressions")),
                 "baseline_state": _BASELINES.get(baseline) if isinstance(baseline, str) else None,
@@ -270,11 +295,15 @@ class _Reader:
         )
         return facts.id
 
+    def _digest(self, result: Sarif, book: RuleBook, uris: UriResolver) -> str | None:
+        value = secret_of(result, only_secrets=book.only_secrets, uris=uris, sources=self._sources)
+        return self._digests.digest(value) if self._digests is not None and value is not None else None
+
     def _line_text(self, path: str | None, line: int | None, region: Sarif) -> str | None:
         if self._sources is not None and path is not None and line is not None:
             found = self._sources.line(path, line)
             if found is not None:
-                return found[:_MAX_LINE]
+                return REDACTED if is_inside_key(self._sources, path, line, found) else found[:_MAX_LINE]
         snippet = text_of(as_object(region.get("snippet")).get("text"), _MAX_LINE)
         return snippet.strip("\r\n").partition("\n")[0] if snippet.strip() else None
 
@@ -284,7 +313,8 @@ class _Reader:
             return None, None
         if secret:
             text = secret_code(text, only_secrets=only_secrets)
-        basis = self._secrets.redact_unmistakable(without_userinfo(without_named_literals(text)))
+        safe = without_credentials(without_key_lines(without_named_literals(text)))
+        basis = self._secrets.redact_unmistakable(safe)
         return self._secrets.redact(basis, code=True), basis
 
     def _suppression(self, where: str, suppressions: Any) -> dict[str, Any]:
@@ -298,7 +328,7 @@ class _Reader:
             return {}
         for item in suppressions:
             if item.get("kind") in ("inSource", "external"):
-                said = self._secrets.redact(without_userinfo(text_of(item.get("justification"), _MAX_JUSTIFICATION)))
+                said = self._secrets.redact(without_credentials(text_of(item.get("justification"), _MAX_JUSTIFICATION)))
                 known = Suppression(kind=item["kind"], justification=bounded(said, _MAX_SHOWN_JUSTIFICATION) or None)
                 return {"suppressed": True, "suppression": known}
         return {"suppressed": True}
@@ -323,7 +353,7 @@ class _Reader:
 
 def engine_name(scanner: str) -> str:
     """Return a tool's name as it is used in metric and file names: lower case, without blanks."""
-    return _NAME.sub("-", scanner.lower()).strip("-.")[:60] or "unknown"
+    return _NAME.sub("-", without_credentials(scanner).lower()).strip("-.")[:60] or "unknown"
 
 
 def _first_location(locations: Any) -> Sarif:
@@ -342,7 +372,7 @@ def _position(value: Any) -> int | None:
 def _symbol(location: Sarif) -> str | None:
     for logical in objects(location.get("logicalLocations")):
         if name := text_of(logical.get("fullyQualifiedName")) or text_of(logical.get("name")):
-            return name
+            return without_credentials(name)
     return None
 
 
@@ -354,7 +384,7 @@ def _prints(result: Sarif) -> dict[str, str]:
             if not isinstance(value, str) or len(value) > 300 or value.strip().lower() in _PLACEHOLDER_PRINTS:
                 continue
             if len(kept) < 10 and not is_personal(key, value):
-                kept[text_of(key, 100)] = text_of(value, 300)
+                kept[without_credentials(text_of(key, 100))] = without_credentials(text_of(value, 300))
     return kept
 
 

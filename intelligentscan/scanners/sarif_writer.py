@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from intelligentscan import __version__
+from intelligentscan._credential_forms import without_credentials
 from intelligentscan.domain.scan import EngineCoverage, Finding
 from intelligentscan.domain.severity import Severity
 from intelligentscan.scanners.fingerprint import FINGERPRINT_VERSION
@@ -21,7 +22,6 @@ from intelligentscan.scanners.report_view import RunFacts
 from intelligentscan.scanners.sarif_document import json_bytes
 from intelligentscan.scanners.sarif_rules import text_of, whole
 from intelligentscan.scanners.sarif_tool import CWE, ToolPart, invocation_of
-from intelligentscan.scanners.secret_text import without_userinfo
 from intelligentscan.scanners.severity_map import SEVERITY_MAP_VERSION
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -234,7 +234,7 @@ def _notification(path: str, coverage: EngineCoverage | None) -> Sarif:
 
 def _provenance(vcs: Vcs) -> dict[str, Any] | None:
     """Return where the code came from; SARIF wants the repository as a URI, and nobody wants a password in it."""
-    url = without_userinfo(_SCP.sub(r"ssh://\1/\2", vcs.url)) if vcs.url else ""
+    url = without_credentials(_SCP.sub(r"ssh://\1/\2", vcs.url)) if vcs.url else ""
     if not _URI.fullmatch(url) or "[redacted]" in url:
         return None
     details: Sarif = {"repositoryUri": url, "mappedTo": {"uriBaseId": ROOT}}

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import anyio
 from anyio.to_thread import run_sync
 
+from intelligentscan._credential_forms import without_credentials
 from intelligentscan._paths import open_folder
 from intelligentscan._private_folder import private_folder
 from intelligentscan.domain.errors import IntelligentScanError, NothingToScan, PathUnreadable, ScanFailed
@@ -34,8 +35,11 @@ from intelligentscan.scanners.interface import (
     shown_path,
 )
 from intelligentscan.scanners.line_hash import with_line_hashes
-from intelligentscan.scanners.redaction import collect_secrets, redact_findings, redact_sarif
+from intelligentscan.scanners.redaction import redact_findings, redact_sarif
+from intelligentscan.scanners.reported_secrets import collect_secrets
+from intelligentscan.scanners.result_cache import ResultCache, scan_with_cache
 from intelligentscan.scanners.rule_files import pinned
+from intelligentscan.scanners.secret_digest import SecretDigests
 from intelligentscan.scanners.secret_text import Secrets
 from intelligentscan.scanners.source_lines import SourceLines
 
@@ -45,7 +49,13 @@ _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}")
 
 
 async def scan_folder(
-    root: Path, config: ScanConfig, *, progress: Progress | None = None, exclude: Sequence[Path] = ()
+    root: Path,
+    config: ScanConfig,
+    *,
+    progress: Progress | None = None,
+    exclude: Sequence[Path] = (),
+    digests: SecretDigests | None = None,
+    cache: ResultCache | None = None,
 ) -> ScanReport:
     """Scan a folder with the engines of a configuration. A cancellation ends every child process.
 
@@ -54,6 +64,8 @@ async def scan_folder(
         config: engines and rules.
         progress: told the share done, from 0 to 1, never falling.
         exclude: folders that are left out wherever they are met, such as INTELLIGENTSCAN_HOME.
+        digests: makes the digests of reported secrets; without, findings have none.
+        cache: results of earlier scans, to be used and added to; a scan that used them is no evidence for a gate.
 
     Returns:
         The report; its status is `complete` only if every engine analysed every file it takes.
@@ -77,8 +89,9 @@ async def scan_folder(
             await meter.tell(_SHARE_LISTED, "reading files")
             files = await _copy(root, workspace, candidates, meter)
             _check_readable(files)
-            target = Target(root, files, listed.skipped, workspace, listed.unreadable_folders, listed.warnings)
-            outcome = await _run_engines(target, engines, config, meter)
+            closed, warned = listed.unreadable_folders, listed.warnings
+            target = Target(root, files, listed.skipped, workspace, closed, warned, digests)
+            outcome = await _run_engines(target, engines, config, meter, cache)
             report = await run_sync(lambda: _report(target, listed, config, outcome, time.perf_counter() - began))
     except OSError as exc:
         # Files of the target never get here; what remains is our own temporary folder.
@@ -195,7 +208,9 @@ def _check_readable(files: Sequence[TargetFile]) -> None:
         )
 
 
-async def _run_engines(target: Target, engines: Sequence[Engine], config: ScanConfig, meter: _Meter) -> _Outcome:
+async def _run_engines(
+    target: Target, engines: Sequence[Engine], config: ScanConfig, meter: _Meter, cache: ResultCache | None
+) -> _Outcome:
     outcome = _Outcome()
 
     async def describe() -> None:
@@ -203,7 +218,7 @@ async def _run_engines(target: Target, engines: Sequence[Engine], config: ScanCo
 
     async def scan(engine: Engine) -> None:
         try:
-            outcome.results[engine.name] = await _run_engine(target, engine, config, meter, outcome.warnings)
+            outcome.results[engine.name] = await _run_engine(target, engine, config, meter, cache, outcome.warnings)
         except IntelligentScanError as exc:
             # Kept, not raised: a task group would wrap it, and the other engines still have something to say.
             outcome.refusals[engine.name] = exc
@@ -222,7 +237,12 @@ async def _run_engines(target: Target, engines: Sequence[Engine], config: ScanCo
 
 
 async def _run_engine(
-    target: Target, engine: Engine, config: ScanConfig, meter: _Meter, warnings: list[str]
+    target: Target,
+    engine: Engine,
+    config: ScanConfig,
+    meter: _Meter,
+    cache: ResultCache | None,
+    warnings: list[str],
 ) -> EngineResult:
     files = [file for file in target.files if engine.takes(file.path)]
     options = config.engines[engine.name]
@@ -236,6 +256,8 @@ async def _run_engine(
     async def on_files_done(more: int) -> None:
         await meter.files_done(engine.name, more, len(files))
 
+    if cache is not None and engine.per_file:
+        return await scan_with_cache(cache, engine, target, files, config, on_files_done)
     return await engine.scan(target, files, config, on_files_done)
 
 
@@ -295,7 +317,7 @@ def _report(target: Target, listed: FileList, config: ScanConfig, outcome: _Outc
             "runs": [run for document in documents.values() for run in document["runs"]],
         },
         engine_sarif=documents,
-        engine_stderr={name: secrets.redact(result.stderr) for name, result in results.items()},
+        engine_stderr={name: secrets.redact(without_credentials(result.stderr)) for name, result in results.items()},
         rules_run={name: result.rules_run for name, result in results.items()},
         files=tuple(file.shown for file in target.files),
         failed_files={name: (*paths, *closed) for name, paths in failed.items()},
@@ -308,6 +330,7 @@ def _report(target: Target, listed: FileList, config: ScanConfig, outcome: _Outc
         files_analyzed=len(analyzed),
         files_failed=len(target.files) - len(analyzed),
         files_skipped=discovered - len(target.files),
+        files_cached=len({path for result in results.values() for path in result.cached_files}),
         bytes=sum(file.size for file in analyzed),
         lines=sum(file.lines for file in analyzed),
         warnings=(

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-REDACTED = "[redacted]"
+from intelligentscan import _credential_forms
+
+REDACTED = _credential_forms.REDACTED
 MIN_VALUE = 4
 MAX_VALUES = 20_000
 _MAX_TEXT = 200_000
@@ -35,7 +37,6 @@ _NAMES_ONLY = re.compile(
 )
 _BANDIT_VALUE = re.compile(r"\APossible hardcoded password: '(.*)\Z", re.DOTALL)
 _RANDOM_TOKEN = re.compile(r"[A-Za-z0-9+/_=\-.~]{16,}")
-_USERINFO = re.compile(r"(?<=://)(?:[^/@\s:\"'<>]{0,200}:[^/@\s\"'<>]{1,200}|[\w\-.]{16,200})(?=@)")
 
 # Found as "passwords" in every code base, and part of any sentence a scanner writes.
 _ORDINARY = frozenset(
@@ -156,11 +157,6 @@ def without_tokens(message: str) -> str:
 
 def _looks_random(text: str) -> bool:
     return any(any(c.isdigit() for c in token) for token in _RANDOM_TOKEN.findall(text))
-
-
-def without_userinfo(text: str) -> str:
-    """Return the text with user names and passwords taken out of its URLs."""
-    return _USERINFO.sub(REDACTED, text) if "@" in text and "://" in text else text
 
 
 def values_in_message(message: str) -> list[str]:

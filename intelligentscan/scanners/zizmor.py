@@ -29,6 +29,7 @@ class Zizmor(OptionalEngine):
     command: ClassVar[str] = "zizmor"
     package: ClassVar[str | None] = "zizmor"
     install: ClassVar[str] = extra("ci")
+    per_file: ClassVar[bool] = True
     exit_codes: ClassVar[frozenset[int]] = frozenset({0, _NOT_READ, _NOTHING_TO_AUDIT})
     max_files: ClassVar[int] = 50
     max_bytes: ClassVar[int] = 2 * MIB

@@ -18,6 +18,7 @@ import anyio
 import anyio.to_thread
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 
+from intelligentscan._log import log_to_stderr
 from intelligentscan.app import Services, build
 from intelligentscan.domain.errors import IntelligentScanError
 from intelligentscan.settings import Settings
@@ -96,7 +97,7 @@ def _selection(options: argparse.Namespace, settings: Settings) -> Selection:
 
 
 def _log_to_stderr() -> None:
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    log_to_stderr(logging.WARNING)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
 

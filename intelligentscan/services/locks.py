@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from intelligentscan._credential_forms import without_credentials
 from intelligentscan.domain import names
 from intelligentscan.domain.clock import rfc3339
 from intelligentscan.domain.errors import ExperimentLocked, InvalidArgument, Refused
@@ -142,7 +143,7 @@ def experiment_locked(lock: LockRecord) -> ExperimentLocked:
 
 
 def checked_reason(reason: str | None, what: str) -> str:
-    """Return the reason that an act needs.
+    """Return the reason that an act needs, without credentials: it is kept for good.
 
     Raises:
         InvalidArgument: there is none, or it is too long.
@@ -155,4 +156,4 @@ def checked_reason(reason: str | None, what: str) -> str:
         raise InvalidArgument(
             f"The reason has {len(reason):,} characters; the most is {MAX_REASON:,}.", next="give a shorter reason."
         )
-    return reason.strip()
+    return without_credentials(reason.strip())

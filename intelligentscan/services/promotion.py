@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from intelligentscan._credential_forms import without_credentials
 from intelligentscan.domain import names
 from intelligentscan.domain.errors import GatesFailed, InvalidArgument, ModelNotFound, NotGoverned
 from intelligentscan.domain.people import Right
@@ -241,7 +242,7 @@ def _reason(reason: str | None, stage: Stage) -> str | None:
         raise InvalidArgument(
             f"The reason has {len(reason):,} characters; the most is {MAX_REASON:,}.", next="give a shorter reason."
         )
-    return reason
+    return None if reason is None else without_credentials(reason)
 
 
 def _policy(stores: Stores) -> PolicyInForce:

@@ -3,6 +3,7 @@
 from collections import Counter
 
 from intelligentscan import __version__
+from intelligentscan._credential_forms import without_credentials
 from intelligentscan._digest import sha256_hex
 from intelligentscan.domain.severity import SEVERITIES
 from intelligentscan.scanners.findings_file import findings_digest
@@ -49,7 +50,9 @@ def params_of(report: ScanReport) -> dict[str, str]:
         found[f"engine.{coverage.engine}.version"] = coverage.version
         found[f"engine.{coverage.engine}.python_version"] = coverage.python_version
         found[f"engine.{coverage.engine}.ruleset"] = coverage.ruleset
-    return {key: str(value)[:_MAX_VALUE] for key, value in found.items() if value not in (None, "")}
+    return {
+        key: without_credentials(str(value))[:_MAX_VALUE] for key, value in found.items() if value not in (None, "")
+    }
 
 
 def metrics_of(report: ScanReport, matching: Matching | None) -> dict[str, float]:
@@ -76,6 +79,7 @@ def metrics_of(report: ScanReport, matching: Matching | None) -> dict[str, float
         found |= {
             "scan.files_discovered": report.files_discovered,
             "scan.files_skipped": report.files_skipped,
+            "scan.files_cached": report.files_cached,
             "scan.bytes": report.bytes,
             "scan.lines": report.lines,
             "scan.files_per_s": report.files_analyzed / report.duration_s if report.duration_s > 0 else 0.0,
@@ -114,7 +118,7 @@ def tags_of(report: ScanReport, baseline: str | None) -> dict[str, str]:
         "mlflow.source.git.branch": report.vcs.branch,
         "mlflow.source.git.repoURL": report.vcs.url,
     }
-    return {key: value[:_MAX_VALUE] for key, value in found.items() if value}
+    return {key: without_credentials(value)[:_MAX_VALUE] for key, value in found.items() if value}
 
 
 def target_of(kind: str, scanner: str, repo_path: str) -> str:

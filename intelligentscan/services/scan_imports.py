@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from intelligentscan._collector import paused_collector
+from intelligentscan._credential_forms import without_credentials
 from intelligentscan._digest import sha256_hex
 from intelligentscan._paths import AllowedRoots
 from intelligentscan.domain.errors import InvalidArgument, SarifInvalid
@@ -17,6 +18,8 @@ from intelligentscan.scanners.plain_findings import read_plain_findings
 from intelligentscan.scanners.redaction import redact_sarif
 from intelligentscan.scanners.sarif_document import MAX_SARIF_BYTES, parse_sarif
 from intelligentscan.scanners.sarif_reader import read_sarif
+from intelligentscan.scanners.secret_digest import SecretDigests
+from intelligentscan.scanners.secret_text import Secrets
 from intelligentscan.scanners.source_lines import SourceLines
 
 UNNAMED = "unnamed scanner"
@@ -40,14 +43,20 @@ class ScannerOutput:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A report, and the digest of what it was read from."""
+    """A report, the digest of what it was read from, and the values that were taken out of it."""
 
     report: ScanReport
     digest: str
+    secrets: Secrets
 
 
 def read_output(
-    given: ScannerOutput, roots: AllowedRoots, root: Path | None, scanner: str | None, version: str | None
+    given: ScannerOutput,
+    roots: AllowedRoots,
+    root: Path | None,
+    scanner: str | None,
+    version: str | None,
+    digests: SecretDigests | None = None,
 ) -> Imported:
     """Read a scanner's output; blocks.
 
@@ -57,23 +66,29 @@ def read_output(
         root: the scanned folder, for relative paths and the text of lines.
         scanner: its name; what the document says if None.
         version: its version; what the document says if None.
+        digests: makes the digests of reported secrets; without, findings have none.
 
     Raises:
         SarifInvalid: the document is not SARIF 2.1.0, or has no run.
         InvalidArgument: a finding lacks its rule or message, or a value is wrong.
     """
     with paused_collector():
-        return _read(given, roots, root, scanner, version)
+        return _read(given, roots, root, scanner, version, digests)
 
 
 def _read(
-    given: ScannerOutput, roots: AllowedRoots, root: Path | None, scanner: str | None, version: str | None
+    given: ScannerOutput,
+    roots: AllowedRoots,
+    root: Path | None,
+    scanner: str | None,
+    version: str | None,
+    digests: SecretDigests | None,
 ) -> Imported:
     sources = SourceLines(root) if root is not None else None
     if given.findings is not None:
         digest = _digest(given.findings)
         reading = read_plain_findings(
-            given.findings, scanner=scanner or UNNAMED, scanner_version=version or "", root=root
+            given.findings, scanner=scanner or UNNAMED, scanner_version=version or "", root=root, digests=digests
         )
         raw = {}
     else:
@@ -84,7 +99,7 @@ def _read(
         else:
             content = parse_sarif(given.sarif or {})
             digest = _digest(content)
-        reading = read_sarif(content, root=root)
+        reading = read_sarif(content, root=root, digests=digests)
         if sources is not None:
             reading = replace(reading, findings=with_line_hashes(reading.findings, sources, reading.secrets))
         if not reading.runs:
@@ -96,8 +111,8 @@ def _read(
     status: ScanStatus = "complete" if reading.executed and not reading.failed_files else "partial"
     report = ScanReport(
         kind="import",
-        scanner=scanner or reading.scanner or UNNAMED,
-        scanner_version=version or reading.scanner_version,
+        scanner=without_credentials(scanner or reading.scanner or UNNAMED),
+        scanner_version=without_credentials(version or reading.scanner_version),
         target=str(root) if root is not None else "",
         status=status,
         findings=around.findings,
@@ -109,7 +124,7 @@ def _read(
         files_failed=len(reading.failed_files),
         warnings=reading.warnings,
     )
-    return Imported(report, digest)
+    return Imported(report, digest, reading.secrets)
 
 
 def _digest(content: Any) -> str:

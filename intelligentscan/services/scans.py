@@ -2,18 +2,19 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
 
+from intelligentscan._credential_forms import without_credentials
 from intelligentscan._paths import AllowedRoots
 from intelligentscan._private_folder import private_folder
 from intelligentscan.domain import names
 from intelligentscan.domain.clock import rfc3339
-from intelligentscan.domain.errors import ExperimentLocked, InvalidArgument, RunNotFound, ScanFailed
+from intelligentscan.domain.errors import ExperimentLocked, InvalidArgument, KeyUnavailable, RunNotFound, ScanFailed
 from intelligentscan.domain.scan import FindingList, FindingState, ScanRun
 from intelligentscan.domain.severity import Severity, rank
 from intelligentscan.domain.text import untrusted, visible
@@ -26,6 +27,7 @@ from intelligentscan.scanners.report_view import RunFacts
 from intelligentscan.scanners.rule_files import pinned
 from intelligentscan.scanners.scan import scan_folder
 from intelligentscan.scanners.scan_record import ScanRecord
+from intelligentscan.scanners.secret_digest import SecretDigests
 from intelligentscan.services import cursor as cursors
 from intelligentscan.services.idempotency import idempotency
 from intelligentscan.services.locks import LockService
@@ -34,7 +36,9 @@ from intelligentscan.services.resolve import LATEST, Destination, Resolver
 from intelligentscan.services.runs import authored
 from intelligentscan.services.scan_answers import finding_row, lies_under, scan_run, with_changes
 from intelligentscan.services.scan_artifacts import write_artifacts
+from intelligentscan.services.scan_cache import ScanCache
 from intelligentscan.services.scan_evidence import ScanEvidence
+from intelligentscan.services.scan_extra import Extra
 from intelligentscan.services.scan_facts import metrics_of, params_of, tags_of, target_of
 from intelligentscan.services.scan_imports import ScannerOutput, read_output
 from intelligentscan.services.scan_records import ScanRecords
@@ -58,9 +62,11 @@ class ScanService:
         records: ScanRecords,
         locks: LockService,
         evidence: ScanEvidence,
+        cache: ScanCache,
     ) -> None:
         self._store = store
         self._evidence = evidence
+        self._cache = cache
         self._locks = locks
         self._resolver = resolver
         self._roots = roots
@@ -77,6 +83,7 @@ class ScanService:
         idempotency_key: str | None = None,
         progress: Progress | None = None,
         create_missing: bool = False,
+        use_cache: bool = True,
     ) -> ScanRun:
         """Scan a folder with our engines and log the result as a run.
 
@@ -91,6 +98,8 @@ class ScanService:
             idempotency_key: same key, same run.
             progress: receives the share done and a text.
             create_missing: make the named experiment if it is missing.
+            use_cache: whether files that did not change since an earlier scan are answered from the cache; a scan that
+                a gate may rely on never is.
 
         Raises:
             PathRefused: the folder is not allowed, missing, or cannot be read.
@@ -113,7 +122,11 @@ class ScanService:
             return known
         before = await self._baseline(destination, baseline, target_of("scan", "", str(root)))
         began = time.time()
-        report = await scan_folder(root, chosen, progress=progress, exclude=(self._roots.home,))
+        keyed = await anyio.to_thread.run_sync(self._digests)
+        home = (self._roots.home,)
+        cache = await self._cache.of_scan(root, chosen, destination, use_cache)
+        report = await scan_folder(root, chosen, progress=progress, exclude=home, digests=keyed.digests, cache=cache)
+        report = replace(report, warnings=(*report.warnings, *keyed.warnings))
         if report.status == "failed":
             raise ScanFailed("No engine completed the scan.", next="see 'intelligentscan doctor' for the engines.")
         return await self._logged(destination, report, before, key, began=began)
@@ -142,10 +155,12 @@ class ScanService:
             InvalidArgument: not exactly one of the three was given, or a value is wrong.
         """
         given = ScannerOutput(sarif_path, sarif, findings)
-        extra = Extra(names.params(params), names.metrics(metrics), names.tags(tags))
+        extra = Extra.checked(params, metrics, tags)
         label = names.run_name(scanner) if scanner is not None else None
         root = await anyio.to_thread.run_sync(self._roots.folder, repo_path) if repo_path is not None else None
-        read = await anyio.to_thread.run_sync(read_output, given, self._roots, root, label, scanner_version)
+        keyed = await anyio.to_thread.run_sync(self._digests)
+        work = partial(read_output, given, self._roots, root, label, scanner_version, keyed.digests)
+        read = await anyio.to_thread.run_sync(work)
         destination = await self._locks.onward(await self._resolver.destination(experiment, create_missing))
         key = partial(
             idempotency,
@@ -162,11 +177,11 @@ class ScanService:
         )
         if (known := await self._known(destination, key)) is not None:
             return known
-        report = read.report
+        report = replace(read.report, warnings=(*read.report.warnings, *keyed.warnings))
         if root is not None:
             report = replace(report, vcs=await describe(root))
         before = await self._baseline(destination, baseline, target_of("import", report.scanner, report.target))
-        return await self._logged(destination, report, before, key, extra=extra)
+        return await self._logged(destination, report, before, key, extra=extra.without(read.secrets))
 
     async def findings(
         self,
@@ -223,6 +238,13 @@ class ScanService:
             allowed(source.path, argument="rules")
         return pinned(read)
 
+    def _digests(self) -> "_Keyed":
+        """Return what makes the digests of reported secrets; a scan is worth logging without them too."""
+        try:
+            return _Keyed(SecretDigests.of_home(self._roots.home))
+        except KeyUnavailable as exc:
+            return _Keyed(None, (f"Reported secrets have no digests, so a changed one shows no difference: {exc}",))
+
     async def _known(self, destination: Destination, key: KeyIn) -> ScanRun | None:
         """Return the answer of the call that used this key before."""
         for within in destination.chain:
@@ -261,7 +283,7 @@ class ScanService:
         key: KeyIn,
         *,
         began: float | None = None,
-        extra: "Extra | None" = None,
+        extra: Extra | None = None,
     ) -> ScanRun:
         matching = None
         if before is not None:
@@ -300,7 +322,7 @@ class ScanService:
         before: RunRecord | None,
         key: KeyIn,
         matching: Matching | None,
-        extra: "Extra",
+        extra: Extra,
         start: int,
         now: int,
         user: str,
@@ -343,17 +365,16 @@ class ScanService:
         return scan_run(within, run, record.findings, created=False, coverage=seen.coverage, warnings=seen.warnings)
 
 
+@dataclass(frozen=True, slots=True)
+class _Keyed:
+    """What makes digests, or the reason why there is none."""
+
+    digests: SecretDigests | None
+    warnings: tuple[str, ...] = ()
+
+
 def _name(report: ScanReport) -> str:
     """Return a run name that tells scans apart: what was scanned, and by what."""
     target = Path(report.target).name if report.target else report.kind
     scanner = "+".join(report.config.engines) if report.config else report.scanner
-    return visible(f"{target} {scanner}")[: names.MAX_NAME]
-
-
-@dataclass(frozen=True, slots=True)
-class Extra:
-    """What a caller logs beside the scan, checked."""
-
-    params: dict[str, str] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
+    return visible(without_credentials(f"{target} {scanner}"))[: names.MAX_NAME]
