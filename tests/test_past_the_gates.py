@@ -83,7 +83,7 @@ async def test_accepting_what_came_to_production_asks_the_gates_of_a_promotion(r
     accepted = await reconcile("fm", accept=True, reason="an emergency at night")
     assert (accepted.how, accepted.left) == ("accepted", [])
     told = [(e.action, e.reason) for e in (await services.history.get(name="fm", version=2)).events]
-    assert ("registry.reconciled", "an emergency at night") in told
+    assert ("version.accepted", "an emergency at night") in told
 
 
 async def test_an_alias_for_a_version_that_was_never_live_is_not_accepted_either(registered: Trained) -> None:

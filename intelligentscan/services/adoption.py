@@ -239,6 +239,10 @@ def _reconcile(
         event = unit.append(
             Act("registry.reconciled", person(), subject, facts=facts, rows=rows, text={"reason": reason})
         )
+        for row in rows.get("stage", ()):
+            moved_to = Subject(workspace=DEFAULT_WORKSPACE, name=name, version=row["version"])
+            said = {"to": row["stage"], "reconciled_by_event": event.seq}
+            unit.append(Act("version.accepted", person(), moved_to, facts=said, text={"reason": reason}))
         for experiment_id, digests in moved.items():
             unit.append(Act(REBASED, person(), Subject(experiment_id), facts=digests, text={"reason": reason}))
         if not accept:

@@ -265,7 +265,7 @@ class GovernanceReads:
 
         Args:
             name: only events of this registered model.
-            version: only of this version, and of the name as a whole.
+            version: only of this version.
             actors: only by or for one of these principal ids.
             before: only events with a smaller number.
             limit: how many at most.
@@ -274,8 +274,8 @@ class GovernanceReads:
         wanted = []
         if name is not None:
             wanted.append(event.c.name == name)
-        if version is not None:  # what was done to the name as a whole concerns each of its versions
-            wanted.append(or_(event.c.version == version, event.c.version.is_(None)))
+        if version is not None:
+            wanted.append(event.c.version == version)
         if before is not None:
             wanted.append(event.c.seq < before)
         newest = event.c.seq.desc()
