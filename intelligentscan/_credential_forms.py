@@ -79,7 +79,7 @@ _WORDS = re.compile(r"[a-zA-Z0-9]+")
 _LEAST_CHANGES = 4
 _LEAST_KEY_LINE = 60
 
-_FIXED_BYTES = tuple(part.encode() for fixed, _ in _TOKENS for part in fixed)
+_FIXED = tuple(part for fixed, _ in _TOKENS for part in fixed)
 _HINT_BYTES = tuple(hint.encode() for hint in _HINTS)
 _ASSIGNED_IN_JSON = re.compile(rb"%b[\w\-]{0,40}[\\\\\"'\s]{0,8}(?:=|:)" % _NAME.encode())
 
@@ -122,8 +122,9 @@ def may_hold_credentials(json_text: bytes, lowered: bytes) -> bool:
         json_text: the document.
         lowered: the same in lower case.
     """
-    for part in _FIXED_BYTES:
-        if part in json_text:
+    text = json_text.decode("utf-8", "replace")  # looking for a part of a text takes half the time of one of bytes
+    for part in _FIXED:
+        if part in text:
             return True
     if _ARMOUR_BYTES in json_text or (b"@" in json_text and b"://" in json_text) or b"uthorization" in lowered:
         return True

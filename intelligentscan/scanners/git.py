@@ -197,6 +197,7 @@ class Git:
     async def run(
         self, *arguments: str, stdin: bytes | None = None, extra: dict[str, str] | None = None, max_output: int = 2**24
     ) -> ProcessResult:
+        """Run one git command, with settings under which nothing of the target is executed."""
         options = [part for setting in _QUIET for part in ("-c", setting)]
         return await run(
             [str(self._program), "--no-pager", *options, *arguments],

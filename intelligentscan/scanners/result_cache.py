@@ -21,6 +21,7 @@ from typing import Any
 import rfc8785
 from anyio.to_thread import run_sync
 
+from intelligentscan._collector import paused_collector
 from intelligentscan._digest import sha256_hex
 from intelligentscan.domain.text import untrusted
 from intelligentscan.scanners import engine_sarif
@@ -189,6 +190,7 @@ def _keep(store: CacheStore, names: Mapping[str, bytes], fresh: EngineResult, fi
     store.put(values)
 
 
+@paused_collector()
 def _joined(
     fresh: EngineResult, known: Mapping[str, _Entry], files: Sequence[TargetFile], target: Target, began: float
 ) -> EngineResult:

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import anyio
 from anyio.to_thread import run_sync
 
+from intelligentscan._collector import paused_collector
 from intelligentscan._credential_forms import without_credentials
 from intelligentscan._paths import open_folder
 from intelligentscan._private_folder import private_folder
@@ -284,6 +285,7 @@ def _check_learned(outcome: _Outcome) -> None:
     )
 
 
+@paused_collector()
 def _report(target: Target, listed: FileList, config: ScanConfig, outcome: _Outcome, duration_s: float) -> ScanReport:
     results = {name: outcome.results[name] for name in sorted(outcome.results)}
     coverage = tuple(

@@ -68,22 +68,20 @@ class ScanEvidence:
         try:
             if not _is_unabridged(config) or not await self._store.read(lambda s: s.governance.installed()):
                 return False
-            engines = {
-                name: (await ENGINES[name].facts(options, root)).version for name, options in config.engines.items()
-            }
-            return await self._is_missing(await describe(root), config, engines)
+            vcs = await describe(root)
+            if not _is_clean_commit(vcs):
+                return False
+            facts = {name: await ENGINES[name].facts(options, root) for name, options in config.engines.items()}
+            return await self._is_missing(vcs, config, {name: said.version for name, said in facts.items()})
         except IntelligentScanError:  # it comes up again in the scan, or when it is recorded
             return True
 
     async def _is_missing(self, vcs: Vcs, config: ScanConfig, engines: Mapping[str, str]) -> bool:
-        commit = vcs.commit
-        if commit is None or vcs.dirty is not False or not _is_whole(vcs):
-            return False
-        return not await self._store.read(lambda s: _stands(s, commit, config, engines))
+        return not await self._store.read(lambda s: _stands(s, vcs.commit, config, engines))
 
     async def _said_of_cached(self, report: ScanReport) -> str | None:
         """Return a warning if a scan with results from the cache would have been evidence without them."""
-        if report.config is None or not covers_everything(report):
+        if report.config is None or not covers_everything(report) or not _is_clean_commit(report.vcs):
             return None
         engines = {each.engine: each.version for each in report.coverage}
         try:
@@ -107,6 +105,10 @@ def covers_everything(report: ScanReport) -> bool:
     return report.status == "complete" and _is_whole(report.vcs) and _is_unabridged(report.config)
 
 
+def _is_clean_commit(vcs: Vcs) -> bool:
+    return vcs.commit is not None and vcs.dirty is False and _is_whole(vcs)
+
+
 def _is_whole(vcs: Vcs) -> bool:
     return vcs.subpath is None and not vcs.submodules
 
@@ -119,10 +121,10 @@ def _is_unabridged(config: ScanConfig | None) -> bool:
     return not any(engine.select or engine.ignore or engine.python for engine in ours)
 
 
-def _stands(stores: Stores, commit: str, config: ScanConfig, engines: Mapping[str, str]) -> bool:
+def _stands(stores: Stores, commit: str | None, config: ScanConfig, engines: Mapping[str, str]) -> bool:
     """Tell whether there is a young record of a complete scan of the commit by the same configuration and engines."""
     with stores.governance.reading() as read:
-        row = scan_record(read, commit)
+        row = scan_record(read, commit) if commit is not None else None
     if row is None or not row["clean"] or not row["complete"]:
         return False
     same = row.facts.get("config") == config.digest and row.facts.get("engines") == dict(engines)
