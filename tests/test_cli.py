@@ -286,6 +286,14 @@ def test_a_scan_as_json_is_the_published_result_with_the_gate(command: CommandLi
     assert len(scanned.json["run_id"]) == 32
 
 
+def test_a_scan_again_takes_unchanged_files_from_the_cache_unless_told_not_to(command: CommandLine) -> None:
+    def cached(*options: str) -> int:
+        scanned = command("scan", ".", "--engines", "ruff", *options, "--json")
+        return int(scanned.json["coverage"][0]["files_cached"])
+
+    assert (cached(), cached() > 0, cached("--no-cache")) == (0, True, 0)
+
+
 def test_a_scan_as_sarif_is_a_sarif_log(command: CommandLine) -> None:
     answer = command("scan", ".", "--format", "sarif")
 

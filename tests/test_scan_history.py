@@ -136,9 +136,7 @@ async def test_a_partial_scan_never_reports_fixed(services: Services, repo: Path
     assert partial.scan_status == "partial"
     assert (partial.new, partial.fixed, partial.persisting, partial.not_comparable) == (0, 0, FOUND - 2, 2)
     rows = (await services.scans.findings(partial.run_id, state="not_comparable")).findings
-    assert {row.reason for row in rows} == {
-        "the second scan is partial, and nothing counts as fixed in a partial scan"
-    }
+    assert {row.reason for row in rows} == {"the second scan is partial, and nothing counts as fixed in a partial scan"}
     assert (again.new, again.fixed, again.persisting) == (0, 0, FOUND - 2)
 
 

@@ -65,7 +65,7 @@ def findings_of(lines: Iterable[str]) -> Iterator[Finding]:
 
 
 def findings_digest(findings: Iterable[Finding]) -> str:
-    """Return a digest that two scans share exactly if they found the same, in whatever order and on whatever machine."""
+    """Return a digest that two scans share exactly if they found the same, in whatever order and wherever."""
     lines = sorted(
         json.dumps([f.engine, f.rule, f.path, f.line, f.column, f.end_line, f.severity, f.suppressed, f.fingerprint])
         for f in findings
